@@ -1,0 +1,198 @@
+"""Between AnnData and arrays: read rows in blocks from any storage, write results all at once or not at all."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import ImplicitModificationWarning
+
+from bulkformer_tl import _keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+#: Rows that are read together; a block of 20,000 genes in float32 is 5 MB.
+BLOCK_ROWS = 64
+
+
+def get_matrix(adata: AnnData, layer: str | None) -> Any:
+    """Return ``X`` or a layer as it is stored.
+
+    Raises
+    ------
+    TypeError
+        If ``adata`` is not an AnnData.
+    KeyError
+        If there is no such layer; the message lists those that are there.
+    ValueError
+        If ``X`` is empty (``None``), or there are no samples or no genes.
+    """
+    check_anndata(adata)
+    if layer is not None and layer not in adata.layers:
+        message = f"adata has no layer {layer!r}; its layers are {sorted(k for k in adata.layers if k is not None)}"
+        raise KeyError(message)
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        message = f"adata.X is empty; pass layer=, one of {sorted(k for k in adata.layers if k is not None)}"
+        raise ValueError(message)
+    if 0 in adata.shape:
+        message = f"adata is empty: {adata.n_obs} samples x {adata.n_vars} genes"
+        raise ValueError(message)
+    return matrix
+
+
+def check_anndata(adata: AnnData) -> None:
+    """Refuse anything but an AnnData, naming the modality to pass where it is a MuData."""
+    if hasattr(adata, "mod"):
+        message = f"a MuData was passed; pass one of its modalities, for example mdata[{next(iter(adata.mod))!r}]"
+        raise TypeError(message)
+    if not all(hasattr(adata, name) for name in ("obs", "var", "layers", "uns")):
+        message = f"expected an AnnData (samples x genes), found {type(adata).__name__}"
+        raise TypeError(message)
+
+
+def float_dtype(matrix: Any) -> np.dtype[Any]:
+    """Return the matrix' own float dtype; integers become float32."""
+    dtype = np.dtype(matrix.dtype)
+    return dtype if dtype.kind == "f" and dtype.itemsize >= 4 else np.dtype(np.float32)  # noqa: PLR2004
+
+
+def dense_rows(matrix: Any, rows: slice | NDArray[Any], dtype: Any = np.float32) -> NDArray[Any]:
+    """Return rows of a dense, sparse, backed, dask or zarr matrix as a dense array of their own."""
+    block = matrix[rows]
+    if hasattr(block, "compute"):
+        block = block.compute()
+    if sp.issparse(block):
+        block = block.toarray()
+    return np.array(block, dtype=dtype, order="C")
+
+
+def row_blocks(
+    matrix: Any, *, dtype: Any = np.float32, size: int = BLOCK_ROWS
+) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield consecutive blocks of rows, dense.
+
+    Parameters
+    ----------
+    matrix
+        Shape (N, G); dense, CSR, CSC, backed, dask or zarr.
+    dtype
+        Of the blocks.
+    size
+        Rows of a block.
+
+    Yields
+    ------
+    The slice of rows, and the block of shape (rows, G).
+    """
+    if isinstance(matrix, sp.csc_matrix | sp.csc_array):
+        # slicing rows of CSC reads the whole matrix each time
+        matrix = matrix.tocsr()
+    for start in range(0, matrix.shape[0], size):
+        rows = slice(start, min(start + size, matrix.shape[0]))
+        yield rows, dense_rows(matrix, rows, dtype)
+
+
+def get_params(adata: AnnData, key: str) -> dict[str, Any]:
+    """Return ``uns[key]["params"]`` where this package wrote it, else an empty dict."""
+    entry = adata.uns.get(key)
+    found = entry.get("params") if hasattr(entry, "get") else None
+    return dict(found) if hasattr(found, "get") and found.get("package") == "bulkformer_tl" else {}
+
+
+def check_slots(adata: AnnData, key: str, slots: list[str]) -> None:
+    """Refuse, before any work, to overwrite what this package did not write.
+
+    Parameters
+    ----------
+    adata
+        Annotated samples.
+    key
+        Name of the result; its parameters lie in ``uns[key]["params"]``.
+    slots
+        What will be written, as ``"<container>/<key>"``.
+
+    Raises
+    ------
+    ValueError
+        If the key holds a "/", or a slot is taken; the message names ``key_added``.
+    """
+    for slot in [_keys.params(key), *slots]:
+        container, name = slot.split("/", 1)
+        if not name or "/" in name:
+            message = f"{name!r} cannot be written to a file because of its '/'; pass another key_added"
+            raise ValueError(message)
+    ours = get_params(adata, key)
+    written = {str(slot) for slot in ours.get("wrote", [])}
+    for slot in [_keys.params(key), *slots]:
+        container, name = slot.split("/", 1)
+        taken = name in getattr(adata, container)
+        mine = bool(ours) if container == "uns" else slot in written
+        if taken and not mine:
+            message = (
+                f"adata.{container}[{name!r}] exists and was not written by this call before; "
+                "pass another key_added, or delete it first"
+            )
+            raise ValueError(message)
+
+
+def write_results(
+    adata: AnnData, key: str, results: Mapping[str, Any], params: Mapping[str, Any], extra: Mapping[str, Any] | None = None
+) -> None:
+    """Write a result and its parameters, all or nothing.
+
+    Parameters
+    ----------
+    adata
+        Written in place; a view becomes an actual object, as in scanpy.
+    key
+        Name of the result.
+    results
+        Slot (``"obsm/X_bulkformer"``) to value.
+    params
+        Plain values that say how the result was made; the package's version and the slots are added.
+    extra
+        Further entries of ``uns[key]``, tables for example.
+
+    Raises
+    ------
+    ValueError
+        If a slot is taken by something else (see :func:`check_slots`).
+    """
+    check_slots(adata, key, list(results))
+    stamp = {"package": "bulkformer_tl", "version": version("bulkformer-tl"), "wrote": sorted(results)}
+    entry = {"params": {**stamp, **params}, **(extra or {})}
+    everything = {**results, _keys.params(key): entry}
+    before: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        # a view is made actual here on purpose
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
+        try:
+            for slot, value in everything.items():
+                container, name = slot.split("/", 1)
+                target = getattr(adata, container)
+                before[slot] = target[name] if name in target else _ABSENT
+                target[name] = value
+        except BaseException:
+            _restore(adata, before)
+            raise
+
+
+_ABSENT = object()
+
+
+def _restore(adata: AnnData, before: Mapping[str, Any]) -> None:
+    for slot, value in before.items():
+        container, name = slot.split("/", 1)
+        target = getattr(adata, container)
+        if value is not _ABSENT:
+            target[name] = value
+        elif name in target:
+            del target[name]

@@ -1,0 +1,73 @@
+"""Progress of long work: a bar that settings can switch off, and an estimate for runs over a minute."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from bulkformer_tl._settings import settings
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+logger = logging.getLogger(__name__)
+
+#: Runs expected to last longer than this (seconds) announce their time and memory.
+LONG_RUN = 60.0
+
+
+class Progress:
+    """Context manager that counts samples, shows a bar and announces long runs.
+
+    Parameters
+    ----------
+    total
+        Number of samples.
+    description
+        What is being done, shown before the bar and in the log.
+    """
+
+    def __init__(self, total: int, description: str) -> None:
+        self._total = total
+        self._description = description
+        self._done = 0
+        self._announced = False
+
+    def __enter__(self) -> Self:
+        self._start = time.perf_counter()
+        self._bar: Any = tqdm(total=self._total, desc=self._description, unit="sample", disable=not settings.progress)
+        return self
+
+    def update(self, n: int = 1) -> None:
+        """Count ``n`` more samples; the first call decides whether the run is announced."""
+        self._done += n
+        self._bar.update(n)
+        if not self._announced:
+            self._announced = True
+            expected = (time.perf_counter() - self._start) / self._done * self._total
+            if expected > LONG_RUN:
+                logger.info(
+                    "%s: about %.0f min for %d samples on this machine, peak memory so far %.1f GiB",
+                    self._description,
+                    expected / 60,
+                    self._total,
+                    peak_memory() / 2**30,
+                )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, Linux KiB
+    return peak if sys.platform == "darwin" else peak * 1024
