@@ -74,9 +74,7 @@ def dense_rows(matrix: Any, rows: slice | NDArray[Any], dtype: Any = np.float32)
     return np.array(block, dtype=dtype, order="C")
 
 
-def row_blocks(
-    matrix: Any, *, dtype: Any = np.float32, size: int = BLOCK_ROWS
-) -> Iterator[tuple[slice, NDArray[Any]]]:
+def row_blocks(matrix: Any, *, dtype: Any = np.float32, size: int = BLOCK_ROWS) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Yield consecutive blocks of rows, dense.
 
     Parameters
@@ -144,7 +142,11 @@ def check_slots(adata: AnnData, key: str, slots: list[str]) -> None:
 
 
 def write_results(
-    adata: AnnData, key: str, results: Mapping[str, Any], params: Mapping[str, Any], extra: Mapping[str, Any] | None = None
+    adata: AnnData,
+    key: str,
+    results: Mapping[str, Any],
+    params: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a result and its parameters, all or nothing.
 

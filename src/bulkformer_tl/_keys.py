@@ -35,6 +35,11 @@ class EmbedKeys:
         """Sample vectors."""
         return f"obsm/X_{self.key}"
 
+    @property
+    def in_vocabulary(self) -> str:
+        """Whether the model knows the gene."""
+        return f"var/{self.key}_in_vocabulary"
+
 
 @dataclass(frozen=True)
 class GeneEmbeddingKeys:

@@ -162,7 +162,11 @@ class GeneMatch:
 
 
 def match_genes(
-    names: pd.Index | Sequence[str], vocabulary: GeneVocabulary, *, identifiers: Identifiers = "ensembl", min_share: float = 0.0
+    names: pd.Index | Sequence[str],
+    vocabulary: GeneVocabulary,
+    *,
+    identifiers: Identifiers = "ensembl",
+    min_share: float = 0.0,
 ) -> GeneMatch:
     """Find the genes of a vocabulary among a table's columns.
 

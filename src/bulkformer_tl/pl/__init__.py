@@ -1,1 +1,7 @@
-"""Placeholder docstring, replaced with the first function."""
+"""Plots: each takes ``ax``, returns the Axes, and neither shows, saves, computes nor writes."""
+
+from bulkformer_tl.pl._coverage import coverage
+from bulkformer_tl.pl._imputation import imputation
+from bulkformer_tl.pl._palette import palette
+
+__all__ = ["coverage", "imputation", "palette"]

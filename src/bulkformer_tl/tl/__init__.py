@@ -1,1 +1,7 @@
-"""Placeholder docstring, replaced with the first function."""
+"""Tools: what a model makes of the samples, written beside the data."""
+
+from bulkformer_tl.tl._embed import embed
+from bulkformer_tl.tl._gene_embeddings import gene_embeddings
+from bulkformer_tl.tl._impute import impute
+
+__all__ = ["embed", "gene_embeddings", "impute"]

@@ -1,0 +1,139 @@
+"""Sample embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from bulkformer_tl._anndata import check_anndata, check_slots, write_results
+from bulkformer_tl._keys import EmbedKeys
+from bulkformer_tl.tl._input import ModelInput, gene_mask, prepare
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from bulkformer_tl._vocabulary import Identifiers
+    from bulkformer_tl.models import BulkFormer
+
+
+def embed(
+    adata: AnnData,
+    *,
+    model: BulkFormer | str | Path = "bulkformer-mini",
+    layer: str | None = None,
+    pooling: Literal["mean", "max", "median", "all"] | None = None,
+    observed_only: bool | None = None,
+    mask_var: NDArray[np.bool_] | str | None = None,
+    summary_columns: bool = False,
+    identifiers: Identifiers | None = None,
+    min_coverage: float = 0.2,
+    key_added: str = "bulkformer",
+    batch_size: int | None = None,
+    device: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Embed samples with a pretrained BulkFormer.
+
+    Runs the encoder without gradients and pools its gene vectors into one vector per sample. Genes are matched by
+    identifier, so ``adata`` may hold them in any order, and more or fewer than the model knows; absent genes and
+    ``NaN`` enter the model as missing, zeros as measured.
+
+    Parameters
+    ----------
+    adata
+        Samples by genes, with ln(TPM+1) values; see :func:`bulkformer_tl.pp.log_tpm`.
+    model
+        A loaded model, a name of :func:`bulkformer_tl.models.available`, or a bundle folder.
+    layer
+        Key of :attr:`~anndata.AnnData.layers` to read; ``None`` reads ``X``.
+    pooling
+        How gene vectors become one: ``"mean"``, ``"max"``, ``"median"``, or ``"all"``, the sum of the three. ``None``
+        takes the model's published rule.
+    observed_only
+        Pool over measured genes only. ``None`` takes the model's published rule.
+    mask_var
+        Genes to pool over, as a boolean array of length ``n_vars`` or the name of a boolean ``var`` column. The model
+        sees all genes in any case.
+    summary_columns
+        Append the three summary channels (missing share, mean of the measured values, share of non-zero genes) of
+        models that have them: ``D + 3`` columns.
+    identifiers
+        What ``var_names`` are: ``"ensembl"`` (a version is dropped) or ``"symbol"``. ``None`` takes what
+        :func:`bulkformer_tl.pp.log_tpm` was told when it made this layer, else Ensembl.
+    min_coverage
+        Least share of the model's genes that ``adata`` must have.
+    key_added
+        Name of the result.
+    batch_size
+        Samples per forward pass on a GPU. ``None`` takes :attr:`bulkformer_tl.settings.batch_size`. On the CPU samples
+        always go one at a time, so that results are equal bit for bit over batch size and order.
+    device
+        Torch device. ``None`` takes :attr:`bulkformer_tl.settings.device`.
+    copy
+        Return a modified copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    ``None``, or an :class:`~anndata.AnnData` if ``copy=True``. Sets the following fields:
+
+    ``adata.obsm["X_" + key_added]`` : :class:`numpy.ndarray` (shape ``(n_obs, D)``, dtype ``float32``)
+        Sample vectors.
+    ``adata.var[key_added + "_in_vocabulary"]`` : :class:`pandas.Series` (dtype ``bool``)
+        Whether the model knows the gene.
+    ``adata.uns[key_added]["params"]`` : :class:`dict`
+        Model and checksum, layer, pooling, and the share of the vocabulary that was found.
+
+    Raises
+    ------
+    ValueError
+        If too few genes match, the values cannot be ln(TPM+1), or a slot holds something else.
+    KeyError
+        If there is no such layer or ``var`` column.
+
+    Examples
+    --------
+    >>> import bulkformer_tl as bf
+    >>> adata = bf.datasets.toy()
+    >>> bf.pp.log_tpm(adata)
+    >>> bf.tl.embed(adata, layer="log_tpm")
+    >>> adata.obsm["X_bulkformer"].shape[0] == adata.n_obs
+    True
+    """
+    check_anndata(adata)
+    keys = EmbedKeys(key_added)
+    check_slots(adata, key_added, [keys.embedding, keys.in_vocabulary])
+    pool_columns = gene_mask(adata, mask_var)
+    given = prepare(adata, model=model, layer=layer, identifiers=identifiers, min_coverage=min_coverage, device=device)
+    options: dict[str, Any] = {
+        "pooling": pooling,
+        "observed_only": observed_only,
+        "pool_genes": None if pool_columns is None else _pool_genes(pool_columns, given),
+        "summary_columns": summary_columns,
+    }
+    pooled = [
+        given.model.encode(values, outputs=("pooled",), **options).pooled.numpy()
+        for _, values in given.batches("embed", batch_size)
+    ]
+    target = adata.copy() if copy else adata
+    params = {
+        **given.params,
+        "pooling": pooling or given.model.default_pooling,
+        "observed_only": given.model.pooling_observed_only if observed_only is None else observed_only,
+        "summary_columns": summary_columns,
+    }
+    results = {keys.embedding: np.concatenate(pooled), keys.in_vocabulary: given.match.in_vocabulary}
+    write_results(target, key_added, results, params)
+    return target if copy else None
+
+
+def _pool_genes(mask: NDArray[np.bool_], given: ModelInput) -> NDArray[np.bool_]:
+    genes = np.zeros(len(given.match.columns), dtype=bool)
+    genes[given.match.found] = mask[given.match.columns[given.match.found]]
+    if not genes.any():
+        message = f"mask_var selects {int(mask.sum())} genes, and none of them is known to {given.model.name}"
+        raise ValueError(message)
+    return genes

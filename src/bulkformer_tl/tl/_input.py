@@ -1,0 +1,229 @@
+"""What every tool does first: find the model, its genes and the values, and refuse before any work."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bulkformer_tl._anndata import BLOCK_ROWS, get_matrix, get_params, row_blocks
+from bulkformer_tl._keys import LOG_TPM
+from bulkformer_tl._progress import Progress
+from bulkformer_tl._settings import settings
+from bulkformer_tl._vocabulary import GeneMatch, Identifiers, match_genes
+from bulkformer_tl.encodings._check import find_fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from bulkformer_tl.models import BulkFormer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """A cohort as a model sees it.
+
+    Parameters
+    ----------
+    model
+        The loaded model.
+    matrix
+        Expression, ln(TPM+1), as it is stored; shape (N, n_vars).
+    match
+        Where the model's genes stand among the columns.
+    hidden
+        Boolean matrix of entries to treat as missing, or ``None``; shape (N, n_vars).
+    params
+        What to store about it.
+    """
+
+    model: BulkFormer
+    matrix: Any
+    match: GeneMatch
+    hidden: Any
+    params: dict[str, Any]
+
+    def batches(self, description: str, batch_size: int | None) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Yield the samples in vocabulary order, float32, ``NaN`` where missing, with a progress bar.
+
+        On the CPU one sample at a time, so that results do not depend on the batch size.
+        """
+        step = 1 if self.model.device.type == "cpu" else batch_size or settings.batch_size
+        with Progress(self.matrix.shape[0], description) as progress:
+            for rows, block in visible_blocks(self.matrix, self.hidden):
+                aligned = self.match.align(block)
+                for start in range(0, len(aligned), step):
+                    part = aligned[start : start + step]
+                    yield slice(rows.start + start, rows.start + start + len(part)), part
+                    progress.update(len(part))
+
+
+def prepare(
+    adata: AnnData,
+    *,
+    model: BulkFormer | str | Path,
+    layer: str | None,
+    identifiers: Identifiers | None,
+    min_coverage: float,
+    device: str | None,
+    mask: str | None = None,
+) -> ModelInput:
+    """Load the model, match the genes and check every value.
+
+    Parameters
+    ----------
+    adata
+        Samples by genes.
+    model
+        A loaded model, a registry name or a bundle folder.
+    layer
+        Where the ln(TPM+1) values are; ``None`` reads ``X``.
+    identifiers
+        What ``var_names`` are; ``None`` takes what :func:`bulkformer_tl.pp.log_tpm` was told for this layer.
+    min_coverage
+        Least share of the vocabulary that has to be among the columns.
+    device
+        Torch device; ``None`` takes :attr:`bulkformer_tl.settings.device`.
+    mask
+        Boolean layer of entries to hide from the model.
+
+    Raises
+    ------
+    KeyError
+        If a layer is not there.
+    ValueError
+        If the genes do not match or the values cannot be ln(TPM+1); the message names the call that mends it.
+    """
+    matrix = get_matrix(adata, layer)
+    hidden = None if mask is None else _boolean_layer(adata, mask)
+    loaded = load_model(model).to(device or settings.device)
+    made = get_params(adata, layer or "")
+    names = identifiers or made.get("identifiers", "ensembl")
+    match = match_genes(adata.var_names, loaded.vocabulary, identifiers=names, min_share=min_coverage)
+    _check_values(adata, matrix, hidden, match, layer)
+    _warn_denominator(loaded, made)
+    logger.info(
+        "%s (%s): %d of %d genes found (%.1f%%), %d samples",
+        loaded.name,
+        loaded.family,
+        match.n_found,
+        len(match.columns),
+        100 * match.coverage,
+        adata.n_obs,
+    )
+    params = {
+        "model": loaded.name,
+        "checksum": loaded.checksum,
+        "layer": layer or "X",
+        "identifiers": names,
+        "n_vocabulary": len(match.columns),
+        "n_found": match.n_found,
+        "coverage": match.coverage,
+        "device": str(loaded.device),
+    }
+    return ModelInput(loaded, matrix, match, hidden, params)
+
+
+def load_model(model: BulkFormer | str | Path) -> BulkFormer:
+    """Return a loaded model as it is, or load one by name or folder; models of the registry are kept."""
+    from bulkformer_tl import models, registry
+
+    if isinstance(model, models.BulkFormer):
+        return model
+    return _load_known(str(model)) if str(model) in registry.available() else models.load(model)
+
+
+@lru_cache(maxsize=2)
+def _load_known(name: str) -> BulkFormer:
+    from bulkformer_tl import models
+
+    return models.load(name)
+
+
+def visible_blocks(
+    matrix: Any, hidden: Any, *, dtype: Any = np.float32, size: int = BLOCK_ROWS
+) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield dense blocks of rows with the hidden entries set to ``NaN``."""
+    for rows, block in row_blocks(matrix, dtype=dtype, size=size):
+        if hidden is not None:
+            block[hidden_rows(hidden, rows)] = np.nan
+        yield rows, block
+
+
+def hidden_rows(hidden: Any, rows: slice) -> NDArray[np.bool_]:
+    """Return rows of the boolean layer, dense."""
+    return next(row_blocks(hidden[rows], dtype=bool, size=rows.stop - rows.start))[1]
+
+
+def gene_mask(adata: AnnData, mask_var: NDArray[np.bool_] | str | None) -> NDArray[np.bool_] | None:
+    """Return a boolean array over ``var`` from an array or the name of a column.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If it is not boolean with one entry per gene.
+    """
+    if mask_var is None:
+        return None
+    if isinstance(mask_var, str) and mask_var not in adata.var:
+        message = f"adata.var has no column {mask_var!r}; its columns are {adata.var.columns.tolist()}"
+        raise KeyError(message)
+    mask = np.asarray(adata.var[mask_var] if isinstance(mask_var, str) else mask_var)
+    if mask.dtype != bool or mask.shape != (adata.n_vars,):
+        message = f"mask_var must be boolean with {adata.n_vars} entries, found {mask.dtype} of shape {mask.shape}"
+        raise ValueError(message)
+    return mask
+
+
+def _boolean_layer(adata: AnnData, mask: str) -> Any:
+    hidden = get_matrix(adata, mask)
+    if np.dtype(hidden.dtype) != np.dtype(bool):
+        message = f"adata.layers[{mask!r}] holds {hidden.dtype}; a mask is boolean, see bf.pp.hide"
+        raise ValueError(message)
+    return hidden
+
+
+def _check_values(adata: AnnData, matrix: Any, hidden: Any, match: GeneMatch, layer: str | None) -> None:
+    whole = True
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    for rows, block in visible_blocks(matrix, hidden):
+        fault, block_whole = find_fault(match.align(block))
+        whole &= block_whole
+        if fault is not None:
+            row, text = fault
+            message = (
+                f"{where} is not ln(TPM+1): sample {adata.obs_names[rows.start + row]!r} {text}{_hint(adata, layer)}"
+            )
+            raise ValueError(message)
+    if whole:
+        message = (
+            f"{where} is not ln(TPM+1): all its values are whole numbers, as counts are; "
+            f"call bf.pp.log_tpm(adata) first{_hint(adata, layer)}"
+        )
+        raise ValueError(message)
+
+
+def _hint(adata: AnnData, layer: str | None) -> str:
+    return f" (or pass layer={LOG_TPM!r})" if layer != LOG_TPM and LOG_TPM in adata.layers else ""
+
+
+def _warn_denominator(model: BulkFormer, made: dict[str, Any]) -> None:
+    used = made.get("denominator")
+    if used is not None and used != model.denominator:
+        message = (
+            f"{model.name} was trained on TPM over {model.denominator!r} genes, this layer was made with "
+            f"denominator={used!r}; call bf.pp.log_tpm(adata, denominator={model.denominator!r}) for its own unit"
+        )
+        warnings.warn(message, UserWarning, stacklevel=4)
