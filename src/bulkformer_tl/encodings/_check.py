@@ -46,25 +46,19 @@ def find_fault(block: NDArray[np.float32]) -> tuple[tuple[int, str] | None, bool
 
 def _describe(observed: NDArray[np.bool_], values: NDArray[np.float32], total: float) -> str:
     top, bottom = float(values.max()), float(values.min())
-    if not observed.any():
-        return "has no measured gene of the vocabulary; drop it: adata = adata[keep].copy()"
-    if not (np.isfinite(top) and np.isfinite(bottom)):
-        return "holds infinite values; set them to NaN where they mean missing"
-    if bottom == -10:
-        return "holds -10, the marker of missing genes in the authors' files; set those entries to NaN"
-    if bottom < 0:
-        return (
-            f"holds negative values (down to {bottom:.3g}), as z-scores or log ratios do; "
-            "start from counts or TPM: bf.pp.diagnose(adata)"
-        )
-    if top > MAX_LOG_TPM and bool((values == np.floor(values)).all()):
-        return f"holds whole numbers up to {top:,.0f}, as raw counts do; call bf.pp.log_tpm(adata) first"
-    if top > MAX_LOG_TPM:
-        return (
-            f"reaches {top:,.4g}, and ln(TPM+1) ends at {MAX_LOG_TPM:.2f}; for TPM call "
-            'bf.pp.to_log_tpm(adata, unit="tpm"), for log2(TPM+1) unit="log2_tpm", and see bf.pp.diagnose(adata)'
-        )
-    return (
+    faults = {
+        "has no measured gene of the vocabulary; drop it: adata = adata[keep].copy()": not observed.any(),
+        "holds infinite values; set them to NaN where they mean missing": not np.isfinite([top, bottom]).all(),
+        "holds -10, the marker of missing genes in the authors' files; set those entries to NaN": bottom == -10,
+        f"holds negative values (down to {bottom:.3g}), as z-scores or log ratios do; "
+        "start from counts or TPM, see bf.pp.diagnose(adata)": bottom < 0,
+        f"holds whole numbers up to {top:,.0f}, as raw counts do; call bf.pp.log_tpm(adata) first": (
+            top > MAX_LOG_TPM and bool((values == np.floor(values)).all())
+        ),
+        f"reaches {top:,.4g}, and ln(TPM+1) ends at {MAX_LOG_TPM:.2f}; for TPM call "
+        'bf.pp.to_log_tpm(adata, unit="tpm"), for log2(TPM+1) unit="log2_tpm", and see '
+        "bf.pp.diagnose(adata)": top > MAX_LOG_TPM,
         f"sums to {total / 1e6:.1f} million TPM, and TPM sum to one million; for log2(TPM+1) call "
-        'bf.pp.to_log_tpm(adata, unit="log2_tpm"), and see bf.pp.diagnose(adata)'
-    )
+        'bf.pp.to_log_tpm(adata, unit="log2_tpm"), and see bf.pp.diagnose(adata)': True,
+    }
+    return next(text for text, applies in faults.items() if applies)

@@ -41,7 +41,7 @@ def impute(
     """Predict missing expression from the genes that were measured.
 
     An entry is missing if it is ``NaN`` or marked in ``mask``. Measured entries come back bit for bit. To obtain genes
-    that ``adata`` does not have as columns, call :func:`bulkformer_tl.pp.align_genes` first, which adds them as missing.
+    that ``adata`` does not have as columns, call :func:`bulkformer_tl.pp.align_genes` first: it adds them as missing.
 
     Parameters
     ----------

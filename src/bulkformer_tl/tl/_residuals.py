@@ -73,7 +73,7 @@ def _visible_row(given: ModelInput, row: int) -> NDArray[np.float32]:
 
 def _held_back(row: NDArray[np.float32], seed: int) -> NDArray[np.bool_]:
     observed = np.flatnonzero(~np.isnan(row))
-    n = min(int(round(SHARE * len(observed))), len(observed) - 1)
+    n = min(round(SHARE * len(observed)), len(observed) - 1)
     held = np.zeros(len(row), dtype=bool)
     held[np.random.default_rng(seed).choice(observed, size=n, replace=False)] = True
     return held
@@ -81,7 +81,7 @@ def _held_back(row: NDArray[np.float32], seed: int) -> NDArray[np.bool_]:
 
 def _bin(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     if len(predicted) < MIN_ENTRIES:
-        message = f"only {len(predicted)} measured entries could be hidden to learn the error; at least {MIN_ENTRIES} are needed"
+        message = f"only {len(predicted)} measured entries could be hidden to learn the error; {MIN_ENTRIES} are needed"
         raise ValueError(message)
     order = np.argsort(predicted, kind="stable")
     parts = np.array_split(order, min(MAX_BINS, len(order) // MIN_ENTRIES))
