@@ -73,13 +73,14 @@ def test_get_matrix_refuses_what_is_empty(adata):
 
 
 def test_get_matrix_refuses_other_objects():
-    with pytest.raises(TypeError, match="expected an AnnData .* found ndarray"):
+    with pytest.raises(TypeError, match=r"expected an AnnData .* found ndarray"):
         access.get_matrix(np.ones((2, 2)), None)
 
 
 def test_get_matrix_names_the_modality_of_a_mudata(adata):
     class MuDataLike:
-        mod = {"rna": adata}
+        def __init__(self) -> None:
+            self.mod = {"rna": adata}
 
     with pytest.raises(TypeError, match=r"mdata\['rna'\]"):
         access.get_matrix(MuDataLike(), None)

@@ -32,18 +32,22 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
     KeyError
         If there is no such layer; the message lists those that are there.
     ValueError
-        If ``X`` is empty (``None``), or there are no samples or no genes.
+        If ``X`` is empty (``None``), there are no samples or no genes, or two samples share a name.
     """
     check_anndata(adata)
     if layer is not None and layer not in adata.layers:
-        message = f"adata has no layer {layer!r}; its layers are {sorted(k for k in adata.layers if k is not None)}"
+        message = f"adata has no layer {layer!r}; its layers are {layer_names(adata)}"
         raise KeyError(message)
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        message = f"adata.X is empty; pass layer=, one of {sorted(k for k in adata.layers if k is not None)}"
+        message = f"adata.X is empty; pass layer=, one of {layer_names(adata)}"
         raise ValueError(message)
     if 0 in adata.shape:
         message = f"adata is empty: {adata.n_obs} samples x {adata.n_vars} genes"
+        raise ValueError(message)
+    if not adata.obs_names.is_unique:
+        twice = adata.obs_names[adata.obs_names.duplicated()][0]
+        message = f"adata.obs_names are not unique, {twice!r} occurs again; call adata.obs_names_make_unique() first"
         raise ValueError(message)
     return matrix
 
@@ -58,10 +62,16 @@ def check_anndata(adata: AnnData) -> None:
         raise TypeError(message)
 
 
+def layer_names(adata: AnnData) -> list[str]:
+    """Return the names of the layers, without ``X``, which anndata keeps among them."""
+    names: Any = adata.layers
+    return sorted(name for name in names if name is not None)
+
+
 def float_dtype(matrix: Any) -> np.dtype[Any]:
     """Return the matrix' own float dtype; integers become float32."""
     dtype = np.dtype(matrix.dtype)
-    return dtype if dtype.kind == "f" and dtype.itemsize >= 4 else np.dtype(np.float32)  # noqa: PLR2004
+    return dtype if dtype.kind == "f" and dtype.itemsize >= 4 else np.dtype(np.float32)
 
 
 def dense_rows(matrix: Any, rows: slice | NDArray[Any], dtype: Any = np.float32) -> NDArray[Any]:
@@ -100,8 +110,8 @@ def row_blocks(matrix: Any, *, dtype: Any = np.float32, size: int = BLOCK_ROWS) 
 
 def get_params(adata: AnnData, key: str) -> dict[str, Any]:
     """Return ``uns[key]["params"]`` where this package wrote it, else an empty dict."""
-    entry = adata.uns.get(key)
-    found = entry.get("params") if hasattr(entry, "get") else None
+    entry: Any = adata.uns.get(key)
+    found: Any = entry.get("params") if hasattr(entry, "get") else None
     return dict(found) if hasattr(found, "get") and found.get("package") == "bulkformer_tl" else {}
 
 
@@ -180,7 +190,7 @@ def write_results(
             for slot, value in everything.items():
                 container, name = slot.split("/", 1)
                 target = getattr(adata, container)
-                before[slot] = target[name] if name in target else _ABSENT
+                before[slot] = target.get(name, _ABSENT)
                 target[name] = value
         except BaseException:
             _restore(adata, before)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -232,13 +232,12 @@ def to_ensembl(names: pd.Index | Sequence[str], *, identifiers: Identifiers = "e
     ValueError
         If ``identifiers`` is neither ``"ensembl"`` nor ``"symbol"``.
     """
+    if identifiers not in get_args(Identifiers):
+        message = f"identifiers must be 'ensembl' or 'symbol', found {identifiers!r}"
+        raise ValueError(message)
     if identifiers == "ensembl":
         return strip_version(names)
-    if identifiers == "symbol":
-        known = symbol_table()
-        return known.reindex(np.asarray(names, dtype=str)).fillna("").to_numpy(dtype=str)
-    message = f"identifiers must be 'ensembl' or 'symbol', found {identifiers!r}"
-    raise ValueError(message)
+    return symbol_table().reindex(np.asarray(names, dtype=str)).fillna("").to_numpy(dtype=str)
 
 
 def strip_version(names: pd.Index | pd.Series | Sequence[str]) -> NDArray[np.str_]:

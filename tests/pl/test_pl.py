@@ -81,7 +81,7 @@ def test_imputation_without_hidden_entries_names_the_calls(adata):
     adata.uns["imputed"]["params"]["mask"] = ""
     with pytest.raises(ValueError, match=r'bf.pp.hide\(adata\), then bf.tl.impute\(adata, mask="hidden"\)'):
         bf.pl.imputation(adata)
-    with pytest.raises(KeyError, match="no result of bf.tl.impute"):
+    with pytest.raises(KeyError, match=r"no result of bf\.tl\.impute"):
         bf.pl.imputation(adata, key="other")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -92,7 +92,7 @@ def _shares(
     return np.column_stack([table, n_vocabulary - table.sum(axis=1)]) / n_vocabulary
 
 
-def _strip(axes: Axes, labels: NDArray[np.str_], colours: dict[str, str]) -> None:
+def _strip(axes: Axes, labels: NDArray[Any], colours: dict[str, str]) -> None:
     starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
     ends = np.r_[starts[1:], len(labels)]
     for start, end in zip(starts, ends, strict=True):

@@ -8,7 +8,7 @@ import numpy as np
 
 from bulkformer_tl._anndata import check_anndata, check_slots, write_results
 from bulkformer_tl._keys import EmbedKeys
-from bulkformer_tl.tl._input import ModelInput, gene_mask, prepare
+from bulkformer_tl.tl._input import ModelInput, gene_mask, prepare, visible_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,21 +108,19 @@ def embed(
     check_slots(adata, key_added, [keys.embedding, keys.in_vocabulary])
     pool_columns = gene_mask(adata, mask_var)
     given = prepare(adata, model=model, layer=layer, identifiers=identifiers, min_coverage=min_coverage, device=device)
+    only = given.model.pooling_observed_only if observed_only is None else observed_only
     options: dict[str, Any] = {
         "pooling": pooling,
         "observed_only": observed_only,
-        "pool_genes": None if pool_columns is None else _pool_genes(pool_columns, given),
+        "pool_genes": None if pool_columns is None else _pool_genes(adata, pool_columns, given, observed_only=only),
         "summary_columns": summary_columns,
     }
-    pooled = [
-        given.model.encode(values, outputs=("pooled",), **options).pooled.numpy()
-        for _, values in given.batches("embed", batch_size)
-    ]
+    pooled = [given.encode(values, "pooled", **options)[0] for _, values in given.batches("embed", batch_size)]
     target = adata.copy() if copy else adata
     params = {
         **given.params,
         "pooling": pooling or given.model.default_pooling,
-        "observed_only": given.model.pooling_observed_only if observed_only is None else observed_only,
+        "observed_only": only,
         "summary_columns": summary_columns,
     }
     results = {keys.embedding: np.concatenate(pooled), keys.in_vocabulary: given.match.in_vocabulary}
@@ -130,10 +128,20 @@ def embed(
     return target if copy else None
 
 
-def _pool_genes(mask: NDArray[np.bool_], given: ModelInput) -> NDArray[np.bool_]:
-    genes = np.zeros(len(given.match.columns), dtype=bool)
-    genes[given.match.found] = mask[given.match.columns[given.match.found]]
-    if not genes.any():
+def _pool_genes(
+    adata: AnnData, mask: NDArray[np.bool_], given: ModelInput, *, observed_only: bool
+) -> NDArray[np.int64]:
+    genes = np.flatnonzero(given.match.found & mask[given.match.columns])
+    if not len(genes):
         message = f"mask_var selects {int(mask.sum())} genes, and none of them is known to {given.model.name}"
         raise ValueError(message)
+    if observed_only:
+        for rows, block in visible_blocks(given.matrix, given.hidden):
+            empty = np.isnan(block[:, given.match.columns[genes]]).all(axis=1)
+            if empty.any():
+                name = adata.obs_names[rows.start + int(empty.argmax())]
+                message = (
+                    f"sample {name!r} measures none of the {len(genes)} genes of mask_var; drop it or widen mask_var"
+                )
+                raise ValueError(message)
     return genes

@@ -151,7 +151,7 @@ def _contextual(
         raise ValueError(message)
     sums: dict[str | None, Any] = dict.fromkeys(groups, 0.0)
     for rows, values in given.batches("gene_embeddings", batch_size):
-        vectors = given.model.encode(values, genes=genes, outputs=("genes",)).genes.numpy().astype(np.float64)
+        vectors = given.encode(values, "genes", genes=genes)[0].astype(np.float64)
         for name, members in groups.items():
             sums[name] = sums[name] + vectors[members[rows]].sum(axis=0)
     return {

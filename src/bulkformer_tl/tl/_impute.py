@@ -149,11 +149,11 @@ def _fill(
     found, columns = given.match.found, given.match.columns[given.match.found]
     outputs = ("expression", "deviation") if residuals is None else ("expression",)
     for rows, values in given.batches("impute", batch_size):
-        out = given.model.encode(values, outputs=outputs)
+        predictions = given.encode(values, *outputs)
         # the head of some generations is unconstrained, ln(TPM+1) is not
-        expression = out.expression.numpy()[:, found].clip(min=0)
+        expression = predictions[0][:, found].clip(min=0)
         spread = (
-            out.deviation.numpy()[:, found]
+            predictions[1][:, found]
             if residuals is None
             else np.interp(expression, residuals["expression"], residuals["sd"])
         )

@@ -53,6 +53,11 @@ class ModelInput:
     hidden: Any
     params: dict[str, Any]
 
+    def encode(self, values: NDArray[np.float32], *outputs: str, **options: Any) -> list[NDArray[np.float32]]:
+        """Run the model and return the outputs as arrays, in the order asked for."""
+        encoded: Any = self.model.encode(values, outputs=outputs, **options)  # type: ignore[arg-type]
+        return [getattr(encoded, name).numpy() for name in outputs]
+
     def batches(self, description: str, batch_size: int | None) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield the samples in vocabulary order, float32, ``NaN`` where missing, with a progress bar.
 

@@ -57,8 +57,8 @@ def fit_residuals(given: ModelInput, names: Iterable[str], batch_size: int | Non
         rows = chosen[start : start + step]
         values = np.concatenate([_visible_row(given, row) for row in rows])
         held = np.stack([_held_back(row, seeds[i]) for row, i in zip(values, rows, strict=True)])
-        out = given.model.encode(np.where(held, np.nan, values), outputs=("expression",))
-        predicted.append(out.expression.numpy()[held].clip(min=0))
+        (expression,) = given.encode(np.where(held, np.nan, values), "expression")
+        predicted.append(expression[held].clip(min=0))
         measured.append(values[held])
     return _bin(np.concatenate(predicted).astype(np.float64), np.concatenate(measured).astype(np.float64))
 
