@@ -207,7 +207,7 @@ def match_genes(
         message = (
             f"only {match.n_found:,} of the {len(vocabulary):,} genes of {vocabulary.name!r} "
             f"({match.coverage:.1%}) are in adata; at least {min_share:.0%} are needed. "
-            "Call bf.pp.diagnose(adata) to see what the identifiers are; for a targeted panel pass a smaller min_coverage"
+            "See bf.pp.diagnose(adata) for what the identifiers are; for a targeted panel pass a smaller min_coverage"
         )
         raise ValueError(message)
     return match
@@ -318,8 +318,8 @@ def _nothing_found(names: pd.Index | Sequence[str], vocabulary: GeneVocabulary, 
     share = float(np.mean(np.isin(to_ensembl(names, identifiers=other), vocabulary.ids)))
     if share > 0:
         return (
-            f"no gene of {vocabulary.name!r} found: the gene names were taken as {identifiers!r}, but {share:.0%} of them "
-            f"are of the kind {other!r}; pass identifiers={other!r}"
+            f"no gene of {vocabulary.name!r} found: the gene names were taken as {identifiers!r}, but {share:.0%} "
+            f"of them are of the kind {other!r}; pass identifiers={other!r}"
         )
     return (
         f"no gene of {vocabulary.name!r} found among {[str(n) for n in names[:3]]} ...; "
