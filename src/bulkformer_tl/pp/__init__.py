@@ -1,1 +1,15 @@
-"""Placeholder docstring, replaced with the first function."""
+"""From what a table of expression holds to what a model reads."""
+
+from bulkformer_tl.pp._align import align_genes
+from bulkformer_tl.pp._convert import to_log_tpm
+from bulkformer_tl.pp._hide import hide
+from bulkformer_tl.pp._log_tpm import log_tpm
+from bulkformer_tl.pp._merge import merge_duplicates
+
+__all__ = [
+    "align_genes",
+    "hide",
+    "log_tpm",
+    "merge_duplicates",
+    "to_log_tpm",
+]
