@@ -36,7 +36,7 @@ class Encoded:
     pooled
         One vector per sample, (N, D), or (N, D + 3) with summary columns.
     genes
-        Contextual vectors of k genes, (N, k, D), or (N, k, D + 3).
+        Contextual vectors of k genes, (N, k, D), or (N, k, D + 3), or (N, k, D + P) with protein embeddings.
     expression
         Predicted ln(TPM+1) of all vocabulary genes, (N, G); as the authors compute it, so it may be negative.
     deviation
@@ -73,8 +73,6 @@ class BulkFormer:
         Whether that rule runs over the observed genes only.
     trained_missing
         Least and largest share of missing genes that it was trained with; ``None`` where unknown.
-    protein
-        Table of protein embeddings, (G, P), that gene vectors can be extended by.
     checksum
         SHA-256 of the file that the weights came from; ``None`` computes one from the weights.
     provenance
@@ -83,7 +81,7 @@ class BulkFormer:
     Raises
     ------
     ValueError
-        If vocabulary, graph, protein table and network do not belong together.
+        If vocabulary, graph and network do not belong together.
     """
 
     #: What :meth:`encode` takes.
@@ -101,7 +99,6 @@ class BulkFormer:
         default_pooling: str = "mean",
         pooling_observed_only: bool = False,
         trained_missing: tuple[float, float] | None = None,
-        protein: Tensor | None = None,
         checksum: str | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
@@ -110,11 +107,6 @@ class BulkFormer:
             message = (
                 f"the genes file {vocabulary.name!r} lists {len(vocabulary):,} genes, but the network has {n_genes:,}; "
                 "they do not belong together. Pass the genes file that was published with these weights"
-            )
-            raise ValueError(message)
-        if protein is not None and (protein.ndim != 2 or len(protein) != n_genes):
-            message = (
-                f"the protein table has shape {tuple(protein.shape)}; it needs one row for each of {n_genes:,} genes"
             )
             raise ValueError(message)
         check_graph(*graph, n_genes)
@@ -128,7 +120,7 @@ class BulkFormer:
         self.default_pooling = default_pooling
         self.pooling_observed_only = pooling_observed_only
         self.trained_missing = trained_missing
-        self.protein = protein
+        self.protein: Tensor | None = None
         self.checksum = checksum or state_checksum(network)
         self.provenance = provenance or {}
 
@@ -166,6 +158,22 @@ class BulkFormer:
         self.network.to(name)
         return self
 
+    def set_protein(self, table: Tensor) -> None:
+        """Give a table of protein embeddings, (G, P), that ``encode(protein=True)`` appends to gene vectors.
+
+        Raises
+        ------
+        ValueError
+            If it has not one row per gene.
+        """
+        if table.ndim != 2 or len(table) != len(self.vocabulary) or not table.is_floating_point():
+            message = (
+                f"the protein table is {table.dtype} {tuple(table.shape)}; it needs one floating row for each of the "
+                f"{len(self.vocabulary):,} genes of {self.name}, in the order of model.vocabulary"
+            )
+            raise ValueError(message)
+        self.protein = table.detach().float().cpu()
+
     @torch.inference_mode()
     def gene_table(self) -> Tensor:
         """Return the static vector of each gene, (G, D or the width of its table), float32 on the CPU."""
@@ -182,6 +190,7 @@ class BulkFormer:
         pool_genes: Sequence[int] | NDArray[np.integer] | Tensor | None = None,
         observed_only: bool | None = None,
         summary_columns: bool = False,
+        protein: bool = False,
         batch_size: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Encoded:
@@ -208,6 +217,8 @@ class BulkFormer:
         summary_columns
             Append the per-sample summaries to all vectors (second generation only): missing share, mean of the
             observed values, share of values that are not zero. Pooling by ``"all"`` triples them, as published.
+        protein
+            Append the rows of the protein table to gene vectors.
         batch_size
             Samples per forward pass off the CPU; ``None`` takes :attr:`bulkformer_tl.settings.batch_size`.
         progress
@@ -233,6 +244,7 @@ class BulkFormer:
             pool_genes=pool_genes,
             observed_only=observed_only,
             summary_columns=summary_columns,
+            protein=protein,
         )
         x, observed = check_values(self, values, request)
         step = 1 if self.device.type == "cpu" else batch_size or settings.batch_size
@@ -260,7 +272,11 @@ class BulkFormer:
             chosen = hidden if request.genes is None else hidden[:, request.genes.to(hidden.device)]
             if summaries is not None:
                 chosen = torch.cat([chosen, summaries[:, None].expand(-1, chosen.shape[1], -1)], dim=-1)
-            result = replace(result, genes=chosen.float().cpu())
+            chosen = chosen.float().cpu()
+            if request.protein and self.protein is not None:
+                table = self.protein if request.genes is None else self.protein[request.genes]
+                chosen = torch.cat([chosen, table.expand(len(chosen), -1, -1)], dim=-1)
+            result = replace(result, genes=chosen)
         if "expression" in request.outputs:
             result = replace(result, expression=network.predict(hidden, values, observed).float().cpu())
         if "deviation" in request.outputs:

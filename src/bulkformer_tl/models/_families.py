@@ -17,6 +17,18 @@ FAMILIES: dict[str, tuple[str, str, str]] = {
     "mini": ("_mini", "MiniConfig", "MiniNetwork"),
 }
 
+#: What the authors state of each generation, and their files do not say.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "g1": {"denominator": "all", "default_pooling": "max", "trained_missing": (0.15, 0.15)},
+    "g2": {"denominator": "all", "default_pooling": "mean", "trained_missing": (0.15, 0.15)},
+    "g3": {
+        "denominator": "vocabulary",
+        "default_pooling": "mean",
+        "pooling_observed_only": True,
+        "trained_missing": (0.05, 0.15),
+    },
+}
+
 
 def family_classes(family: str) -> tuple[type[Any], type[Encoder]]:
     """Return the configuration class and the network class of a family.

@@ -29,7 +29,8 @@ class ValueEncoding(nn.Module):
 
     def __init__(self, dim: int, *, base: float = 100.0, persistent: bool = True) -> None:
         super().__init__()
-        frequencies = 1.0 / base ** (torch.arange(0, dim, 2).float() / dim)
+        # on the CPU also where a network is laid out on torch's meta device: a constant is in no state dict
+        frequencies = 1.0 / base ** (torch.arange(0, dim, 2, device="cpu").float() / dim)
         self.inv_freq: Tensor
         if persistent:
             self.inv_freq = nn.Parameter(frequencies, requires_grad=False)

@@ -30,6 +30,7 @@ class Request:
     pool_genes: Tensor | None
     observed_only: bool
     summary_columns: bool
+    protein: bool
 
     @property
     def pools(self) -> bool:
@@ -54,6 +55,7 @@ def check_request(
     pool_genes: Any,
     observed_only: bool | None,
     summary_columns: bool,
+    protein: bool,
 ) -> Request:
     """Check everything but the values.
 
@@ -80,6 +82,9 @@ def check_request(
     if summary_columns and not model.n_summary:
         message = f"{model.name} has no summary columns, only the second generation has; pass summary_columns=False"
         raise ValueError(message)
+    if protein and model.protein is None:
+        message = f"{model.name} has no protein table; pass one to bf.models.load(..., protein=)"
+        raise ValueError(message)
     return Request(
         outputs=frozenset(outputs),
         genes=_check_positions(model, genes, "genes"),
@@ -87,6 +92,7 @@ def check_request(
         pool_genes=_check_positions(model, pool_genes, "pool_genes"),
         observed_only=model.pooling_observed_only if observed_only is None else observed_only,
         summary_columns=summary_columns,
+        protein=protein,
     )
 
 
