@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 SPACES: dict[str, ModuleType] = {name: getattr(bf, name) for name in ("pp", "tl", "pl", "datasets", "models")}
 #: Parameters that do not count towards the ten.
 COMMON = {"copy", "rng", "key_added", "device", "batch_size"}
+API_PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 PROMISED = {
@@ -68,9 +71,10 @@ def sections(docstring: str) -> dict[str, list[str]]:
     """Split a numpydoc docstring into its sections, each a list of lines; the text before them is ``""``."""
     lines = inspect.cleandoc(docstring).splitlines()
     heads = [i for i, line in enumerate(lines[1:]) if re.fullmatch(r"-{3,}", line.strip()) and lines[i].strip()]
-    found = {"": lines[: heads[0]] if heads else lines}
-    for head, following in zip(heads, [*heads[1:], len(lines)], strict=True):
-        found[lines[head].strip()] = lines[head + 2 : following]
+    ends = [*heads, len(lines)]
+    found = {"": lines[: ends[0]]}
+    for head, end in pairwise(ends):
+        found[lines[head].strip()] = lines[head + 2 : end]
     return found
 
 
@@ -85,6 +89,10 @@ def described(lines: list[str]) -> dict[str, str]:
         elif line.strip():
             entries[name] += f" {line.strip()}"
     return entries
+
+
+def test_parser_copes_without_sections():
+    assert sections("Do it.") == {"": ["Do it."]}
 
 
 def test_parser_reads_numpydoc():
@@ -205,9 +213,27 @@ def test_parameters_are_documented(function):
 
 @pytest.mark.parametrize("function", callables())
 def test_results_are_documented(function):
-    returns = inspect.signature(function).return_annotation
-    if returns not in ("None", None):
-        assert {"Returns", "Yields"} & set(sections(function.__doc__ or ""))
+    doc = function.__doc__ or ""
+    # what takes nothing can say in one sentence what it returns
+    said = not parameters(function) and doc.startswith("Return ")
+    if inspect.signature(function).return_annotation != "None" and not said:
+        assert {"Returns", "Yields"} & set(sections(doc))
+
+
+@pytest.mark.parametrize("thing", [param for param in members(*SPACES) if inspect.isclass(param.values[0])])
+def test_constructors_are_documented(thing):
+    documented = described(sections(thing.__doc__ or "").get("Parameters", []))
+    assert list(documented) == list(parameters(thing))
+
+
+@pytest.mark.parametrize("name", [param.id for param in members(*SPACES)])
+def test_docs_list_everything(name):
+    assert f"   {name}\n" in API_PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", type(bf.settings).model_fields)
+def test_docs_list_every_setting(name):
+    assert f"settings.{name}\n" in API_PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("function", functions("pp", "tl"))
