@@ -20,13 +20,15 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted(path for folder in ("benchmarks", "examples", "training") for path in (ROOT / folder).rglob("*.py"))
 
 #: Of our own, what each layer may import besides itself.
-EVERYONE = {"_settings", "_progress"}
+EVERYONE = {"_optional", "_progress", "_settings"}
 LAYERS = {
     "_settings": set(),
     "_progress": set(),
+    "_optional": set(),
     "_keys": set(),
     "_anndata": {"_keys"},
     "_vocabulary": {"registry"},
+    "_read": {"_anndata", "_vocabulary"},
     "registry": set(),
     "encodings": set(),
     "metrics": set(),
@@ -46,6 +48,7 @@ FORBIDDEN = {
     "metrics": TENSORS | {"anndata", "scanpy", "matplotlib"},
     "pl": TENSORS,
     "pp": TENSORS,
+    "_read": TENSORS,
     "registry": TENSORS | {"anndata", "scanpy", "matplotlib"},
 }
 
