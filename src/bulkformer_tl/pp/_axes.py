@@ -30,9 +30,10 @@ def on_genes(adata: AnnData, *, matrix: Any, var: Any, layers: Mapping[str, Any]
     layers
         The new layers, each of shape (N, G).
     """
-    kept: dict[str, Any] = {name: deepcopy(dict(getattr(adata, name))) for name in ("obsm", "obsp", "uns")}
+    # arrays of a view refer to it; anndata's own copy knows
+    kept: dict[str, Any] = {name: dict(getattr(adata, name).copy()) for name in ("obsm", "obsp")}
     obs: Any = adata.obs.copy()
-    return AnnData(X=matrix, obs=obs, var=var, layers=dict(layers), **kept)
+    return AnnData(X=matrix, obs=obs, var=var, layers=dict(layers), uns=deepcopy(dict(adata.uns)), **kept)
 
 
 def named_layers(adata: AnnData) -> dict[str, Any]:
