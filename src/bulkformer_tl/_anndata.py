@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from anndata import ImplicitModificationWarning
 from bulkformer_tl import _keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -54,8 +55,10 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
 
 def check_anndata(adata: AnnData) -> None:
     """Refuse anything but an AnnData, naming the modality to pass where it is a MuData."""
-    if hasattr(adata, "mod"):
-        message = f"a MuData was passed; pass one of its modalities, for example mdata[{next(iter(adata.mod))!r}]"
+    # a DataFrame has a method of that name
+    modalities: Any = getattr(adata, "mod", None)
+    if hasattr(modalities, "keys"):
+        message = f"a MuData was passed; pass one of its modalities, for example mdata[{next(iter(modalities))!r}]"
         raise TypeError(message)
     if not all(hasattr(adata, name) for name in ("obs", "var", "layers", "uns")):
         message = f"expected an AnnData (samples x genes), found {type(adata).__name__}"
