@@ -77,7 +77,7 @@ def test_an_absent_layer(tool, cohort, latest):
 def test_symbols_where_ensembl_was_declared(tool, cohort, latest):
     symbols = bf._vocabulary.symbol_table()
     known = symbols[symbols.isin(latest.vocabulary.ids)]
-    assert len(known) > 20
+    assert len(known) > 3
     adata = ad.AnnData(np.ones((2, len(known)), dtype=np.float32) * 0.5, var=pd.DataFrame(index=known.index))
     with pytest.raises(
         ValueError, match=r"taken as 'ensembl', but .* are of the kind 'symbol'; pass identifiers='symbol'"

@@ -109,7 +109,8 @@ def impute(
     results = _start(given, keys, predicted=predicted)
     residuals = None
     if predicted or np.isnan(results[keys.expression][:, given.match.in_vocabulary]).any():
-        residuals = None if given.model.has_deviation else fit_residuals(given, adata.obs_names, batch_size)
+        if not hasattr(given.model.network, "deviation"):
+            residuals = fit_residuals(given, adata.obs_names, batch_size)
         _fill(given, results, keys, residuals, batch_size)
     else:
         logger.info("nothing is missing among the model's genes; the values are returned as they are")
