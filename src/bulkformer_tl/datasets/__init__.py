@@ -1,1 +1,5 @@
-"""Placeholder docstring, replaced with the first function."""
+"""Data to try things on."""
+
+from bulkformer_tl.datasets._toy import toy
+
+__all__ = ["toy"]

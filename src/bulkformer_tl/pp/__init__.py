@@ -2,12 +2,14 @@
 
 from bulkformer_tl.pp._align import align_genes
 from bulkformer_tl.pp._convert import to_log_tpm
+from bulkformer_tl.pp._diagnose import diagnose
 from bulkformer_tl.pp._hide import hide
 from bulkformer_tl.pp._log_tpm import log_tpm
 from bulkformer_tl.pp._merge import merge_duplicates
 
 __all__ = [
     "align_genes",
+    "diagnose",
     "hide",
     "log_tpm",
     "merge_duplicates",
