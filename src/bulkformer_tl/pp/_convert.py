@@ -235,7 +235,8 @@ def _refuse_other_unit(found: Scan, source: _Source) -> None:
         raise ValueError(message)
     if len(found.gene_sums) >= _TRANSCRIPTOME and middle < _LEAST_TPM:
         logger.warning(
-            "as %s the samples sum to %.3g TPM (median), far from a million: is the base of the logarithm another?",
+            "as %s the samples sum to %.3g TPM (median), far from a million: is the %s another?",
             source.unit,
             middle,
+            "unit" if source.base is None else "base of the logarithm",
         )
