@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from importlib.metadata import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 _about = metadata("bulkformer-tl")
 project = "bulkformer_tl"
@@ -33,6 +37,7 @@ myst_heading_anchors = 3
 # types stand in the signatures alone
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_custom_sections = [("Result", "as written")]
 always_use_bars_union = True
 typehints_defaults = "comma"
 autodoc_member_order = "bysource"
@@ -55,6 +60,18 @@ nitpick_ignore_regex = [
 templates_path = ["_templates"]
 html_theme = "sphinx_book_theme"
 html_title = "bulkformer_tl"
-html_theme_options = {"show_navbar_depth": 2, "show_toc_level": 2}
+html_theme_options = {"navbar_persistent": [], "show_toc_level": 2}
 html_copy_source = False
 html_show_sourcelink = False
+
+
+def keep_returns(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Give ``Returns`` a title that no extension parses: it is prose and a definition list of fields, not a type."""
+    for i, line in enumerate(lines[1:], start=1):
+        if lines[i - 1] == "Returns" and line.startswith("---"):
+            lines[i - 1] = "Result"
+
+
+def setup(app: Sphinx) -> None:
+    # before napoleon and the type hints
+    app.connect("autodoc-process-docstring", keep_returns, priority=400)
