@@ -65,8 +65,9 @@ html_copy_source = False
 html_show_sourcelink = False
 
 
-def keep_returns(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def keep_returns(*event: Any) -> None:
     """Give ``Returns`` a title that no extension parses: it is prose and a definition list of fields, not a type."""
+    lines: list[str] = event[-1]
     for i, line in enumerate(lines[1:], start=1):
         if lines[i - 1] == "Returns" and line.startswith("---"):
             lines[i - 1] = "Result"
