@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 import bulkformer_tl as bf
 from bulkformer_tl._vocabulary import GeneVocabulary, gene_table, load_vocabulary
+from bulkformer_tl.encodings._units import GeneFacts, length_slope, smallest_steps
 
 # anndata 0.13 sets a pandas option that pandas 3.1 deprecates whenever a view is taken
 pytestmark = pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option is deprecated")
@@ -481,6 +482,24 @@ def test_no_data_is_an_error(toy):
         bf.pp.diagnose(ad.AnnData(obs=toy.obs, var=toy.var))
     with pytest.raises(TypeError, match="expected an AnnData"):
         bf.pp.diagnose(pd.DataFrame(toy.X))
+
+
+def test_steps_are_those_of_one_read():
+    reads = np.random.default_rng(0).integers(1, 90, (3, 200)).astype(float)
+    factors = np.array([[0.3], [2.5], [0.07]])
+    np.testing.assert_allclose(smallest_steps(reads * factors), factors[:, 0])
+    # whole multiples of 0.01 in all samples are decimals, not reads
+    assert smallest_steps(reads / 100) is None
+    assert smallest_steps(np.random.default_rng(0).lognormal(0, 2, (3, 200))) is None
+
+
+def test_length_slope_is_the_power_of_length():
+    lengths = np.linspace(500, 9000, 300)
+    expected = np.random.default_rng(0).uniform(6, 900, 300)
+    genes = GeneFacts(lengths, expected, np.ones(300, dtype=bool))
+    assert length_slope(3 * (expected * lengths**0.8)[None], genes) == pytest.approx(0.8)
+    assert length_slope(expected[None, :], genes) == pytest.approx(0, abs=1e-9)
+    assert length_slope(expected[None, :50], GeneFacts(lengths[:50], expected[:50], genes.vocabulary[:50])) == 0
 
 
 COHORTS = {

@@ -39,8 +39,8 @@ _PREFERENCE = ("counts", "expected_counts", "scaled_counts", "cpm", "tpm", "tpm_
 _KINDS = {
     "ensembl": "Ensembl ids",
     "symbol": "gene symbols",
-    "entrez": "Entrez ids",
-    "transcript": "transcripts, not genes",
+    "entrez": "Entrez ids; map them to Ensembl ids first",
+    "transcript": "transcripts; sum them per gene first",
     "other species": "genes of another species; the vocabulary is human",
     "other": "neither gene ids nor symbols",
 }
