@@ -174,7 +174,7 @@ class BulkFormer:
             raise ValueError(message)
         self.protein = table.detach().float().cpu()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def gene_table(self) -> Tensor:
         """Return the static vector of each gene, (G, D or the width of its table), float32 on the CPU."""
         table: Tensor = self.network.gene_table()
@@ -247,7 +247,7 @@ class BulkFormer:
             protein=protein,
         )
         x, observed = check_values(self, values, request)
-        step = 1 if self.device.type == "cpu" else batch_size or settings.batch_size
+        step = _samples_at_once(self.device, batch_size)
         parts = []
         for start in range(0, len(x), step):
             rows = slice(start, start + step)
@@ -296,6 +296,11 @@ def _pool(hidden: Tensor, observed: Tensor, summaries: Tensor | None, request: R
     if summaries is None:
         return pooled
     return torch.cat([pooled, summaries * (3 if request.pooling == "all" else 1)], dim=1)
+
+
+def _samples_at_once(device: torch.device, batch_size: int | None) -> int:
+    # batches do not help a CPU, and one sample at a time makes results independent of them
+    return 1 if device.type == "cpu" else batch_size or settings.batch_size
 
 
 def _join(parts: list[Encoded]) -> Encoded:

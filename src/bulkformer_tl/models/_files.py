@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,10 @@ def read_tensors(path: Path) -> Any:
             raise ValueError(message) from error
     _check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch wonders about files that it did not write itself; those it cannot read are refused below
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         message = f"{path} is damaged or holds more than tensors, possibly code; it was not run. {_first_line(error)}"
         raise ValueError(message) from error
