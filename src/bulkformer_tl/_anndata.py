@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from copy import deepcopy
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from anndata import ImplicitModificationWarning
+from anndata import AnnData, ImplicitModificationWarning
 
 from bulkformer_tl import _keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from anndata import AnnData
     from numpy.typing import NDArray
 
 #: Rows that are read together; a block of 20,000 genes in float32 is 5 MB.
@@ -37,11 +36,11 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
     """
     check_anndata(adata)
     if layer is not None and layer not in adata.layers:
-        message = f"adata has no layer {layer!r}; its layers are {layer_names(adata)}"
+        message = f"adata has no layer {layer!r}; its layers are {sorted(named_layers(adata))}"
         raise KeyError(message)
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        message = f"adata.X is empty; pass layer=, one of {layer_names(adata)}"
+        message = f"adata.X is empty; pass layer=, one of {sorted(named_layers(adata))}"
         raise ValueError(message)
     if 0 in adata.shape:
         message = f"adata is empty: {adata.n_obs} samples x {adata.n_vars} genes"
@@ -65,10 +64,31 @@ def check_anndata(adata: AnnData) -> None:
         raise TypeError(message)
 
 
-def layer_names(adata: AnnData) -> list[str]:
-    """Return the names of the layers, without ``X``, which anndata keeps among them."""
-    names: Any = adata.layers
-    return sorted(name for name in names if name is not None)
+def named_layers(adata: AnnData) -> dict[str, Any]:
+    """Return the layers without ``X``, which recent AnnData lists among them."""
+    return {key: matrix for key, matrix in dict(adata.layers).items() if key is not None}
+
+
+def gene_mask(adata: AnnData, mask_var: NDArray[np.bool_] | str | None) -> NDArray[np.bool_] | None:
+    """Return a boolean array over ``var`` from an array or the name of a column; ``None`` stays ``None``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If it is not boolean with one entry per gene.
+    """
+    if mask_var is None:
+        return None
+    if isinstance(mask_var, str) and mask_var not in adata.var:
+        message = f"adata.var has no column {mask_var!r}; its columns are {adata.var.columns.tolist()}"
+        raise KeyError(message)
+    mask = np.asarray(adata.var[mask_var] if isinstance(mask_var, str) else mask_var)
+    if mask.dtype != bool or mask.shape != (adata.n_vars,):
+        message = f"mask_var must be boolean with {adata.n_vars} entries, found {mask.dtype} of shape {mask.shape}"
+        raise ValueError(message)
+    return mask
 
 
 def float_dtype(matrix: Any) -> np.dtype[Any]:
@@ -109,6 +129,31 @@ def row_blocks(matrix: Any, *, dtype: Any = np.float32, size: int = BLOCK_ROWS) 
     for start in range(0, matrix.shape[0], size):
         rows = slice(start, min(start + size, matrix.shape[0]))
         yield rows, dense_rows(matrix, rows, dtype)
+
+
+def copied(adata: AnnData) -> AnnData:
+    """Return a copy in memory, also of a backed object."""
+    return adata.to_memory() if adata.isbacked else adata.copy()
+
+
+def on_genes(adata: AnnData, *, matrix: Any, var: Any, layers: Mapping[str, Any]) -> AnnData:
+    """Return a new AnnData with other genes and what is known of the same samples.
+
+    Parameters
+    ----------
+    adata
+        Whose ``obs``, ``obsm``, ``obsp`` and ``uns`` are copied.
+    matrix
+        The new ``X``, shape (N, G), or ``None``.
+    var
+        The new genes, G rows.
+    layers
+        The new layers, each of shape (N, G).
+    """
+    # arrays of a view refer to it; anndata's own copy knows
+    kept: dict[str, Any] = {name: dict(getattr(adata, name).copy()) for name in ("obsm", "obsp")}
+    obs: Any = adata.obs.copy()
+    return AnnData(X=matrix, obs=obs, var=var, layers=dict(layers), uns=deepcopy(dict(adata.uns)), **kept)
 
 
 def get_params(adata: AnnData, key: str) -> dict[str, Any]:

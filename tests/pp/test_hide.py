@@ -98,7 +98,7 @@ def test_bad_arguments(adata):
         bf.pp.hide(adata, by="sample")
     with pytest.raises(KeyError, match=r"no column 'protein'; its columns are \['coding'\]"):
         bf.pp.hide(adata, mask_var="protein")
-    with pytest.raises(ValueError, match="boolean with one entry per gene, found int64"):
+    with pytest.raises(ValueError, match="boolean with 100 entries, found int64"):
         bf.pp.hide(adata, mask_var=np.arange(100))
     adata.layers["hidden"] = np.zeros(adata.shape)
     with pytest.raises(ValueError, match="pass another key_added"):

@@ -1,5 +1,6 @@
 """Pure functions between expression values and what models read, on arrays."""
 
+from bulkformer_tl.encodings._check import find_fault
 from bulkformer_tl.encodings._log_tpm import denominator_sums, from_log, log_tpm, per_length, to_log, tpm
 
-__all__ = ["denominator_sums", "from_log", "log_tpm", "per_length", "to_log", "tpm"]
+__all__ = ["denominator_sums", "find_fault", "from_log", "log_tpm", "per_length", "to_log", "tpm"]

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from bulkformer_tl._anndata import check_anndata, float_dtype, row_blocks, write_results
+from bulkformer_tl._anndata import check_anndata, float_dtype, named_layers, on_genes, row_blocks, write_results
 from bulkformer_tl._vocabulary import gene_table, load_vocabulary, match_genes
-from bulkformer_tl.pp._axes import named_layers, on_genes
 from bulkformer_tl.pp._identifiers import record_identifiers, resolve_identifiers
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from bulkformer_tl._anndata import check_slots, get_matrix, row_blocks, write_results
+from bulkformer_tl._anndata import check_slots, copied, gene_mask, get_matrix, row_blocks, write_results
 from bulkformer_tl._keys import HIDDEN
-from bulkformer_tl.pp._axes import copied
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -86,10 +85,10 @@ def hide(
     slot = f"layers/{key_added}"
     matrix = get_matrix(adata, layer)
     check_slots(adata, key_added, [slot])
-    allowed = _allowed(adata, mask_var)
+    allowed = gene_mask(adata, mask_var)
     measured = np.empty(matrix.shape, dtype=bool)
     for rows, block in row_blocks(matrix, dtype=np.float64):
-        measured[rows] = ~np.isnan(block) & allowed
+        measured[rows] = ~np.isnan(block) if allowed is None else ~np.isnan(block) & allowed
     generator = np.random.default_rng(rng)
     if by == "gene":
         marks = measured & _draw(measured.any(axis=0), fraction, generator)
@@ -113,16 +112,3 @@ def _draw(candidates: NDArray[np.bool_], fraction: float, generator: np.random.G
     marks = np.zeros(len(candidates), dtype=bool)
     marks[generator.choice(positions, size=n, replace=False)] = True
     return marks
-
-
-def _allowed(adata: AnnData, mask_var: NDArray[np.bool_] | str | None) -> NDArray[np.bool_]:
-    if mask_var is None:
-        return np.ones(adata.n_vars, dtype=bool)
-    if isinstance(mask_var, str) and mask_var not in adata.var:
-        message = f"adata.var has no column {mask_var!r}; its columns are {adata.var.columns.tolist()}"
-        raise KeyError(message)
-    allowed = np.asarray(adata.var[mask_var] if isinstance(mask_var, str) else mask_var)
-    if allowed.dtype != bool or allowed.shape != (adata.n_vars,):
-        message = f"mask_var must be boolean with one entry per gene, found {allowed.dtype} of shape {allowed.shape}"
-        raise ValueError(message)
-    return allowed

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from bulkformer_tl._anndata import get_params
-from bulkformer_tl.pp._axes import named_layers
+from bulkformer_tl._anndata import get_params, named_layers
 
 if TYPE_CHECKING:
     from anndata import AnnData

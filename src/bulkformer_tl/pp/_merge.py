@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from bulkformer_tl._anndata import check_anndata, get_matrix, row_blocks, write_results
+from bulkformer_tl._anndata import check_anndata, copied, get_matrix, named_layers, on_genes, row_blocks, write_results
 from bulkformer_tl._vocabulary import to_ensembl
-from bulkformer_tl.pp._axes import copied, named_layers, on_genes
 from bulkformer_tl.pp._identifiers import resolve_identifiers
 from bulkformer_tl.pp._scan import scan
 

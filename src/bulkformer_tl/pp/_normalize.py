@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from bulkformer_tl import encodings
-from bulkformer_tl._anndata import check_slots, row_blocks, write_results
+from bulkformer_tl._anndata import check_slots, copied, row_blocks, write_results
 from bulkformer_tl._keys import LogTpmKeys
 from bulkformer_tl._vocabulary import load_vocabulary, match_genes, to_ensembl
-from bulkformer_tl.pp._axes import copied
 from bulkformer_tl.pp._lengths import resolve_lengths
 from bulkformer_tl.pp._scan import NAMED, name_samples
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bulkformer_tl._anndata import check_anndata, check_slots, write_results
+from bulkformer_tl._anndata import check_anndata, check_slots, copied, gene_mask, write_results
 from bulkformer_tl._keys import EmbedKeys
-from bulkformer_tl.tl._input import ModelInput, gene_mask, prepare, visible_blocks
+from bulkformer_tl.tl._input import ModelInput, prepare, visible_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +116,7 @@ def embed(
         "summary_columns": summary_columns,
     }
     pooled = [given.encode(values, "pooled", **options)[0] for _, values in given.batches("embed", batch_size)]
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     params = {
         **given.params,
         "pooling": pooling or given.model.default_pooling,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bulkformer_tl._anndata import check_anndata, check_slots, write_results
+from bulkformer_tl._anndata import check_anndata, check_slots, copied, gene_mask, write_results
 from bulkformer_tl._keys import GeneEmbeddingKeys
 from bulkformer_tl._vocabulary import match_genes, to_ensembl
-from bulkformer_tl.tl._input import ModelInput, gene_mask, load_model, prepare
+from bulkformer_tl.pp._identifiers import resolve_identifiers
+from bulkformer_tl.tl._input import ModelInput, load_model, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +104,7 @@ def gene_embeddings(
         vectors = _contextual(given, groups, chosen, batch_size)
     else:
         loaded = load_model(model)
-        names = identifiers or "ensembl"
+        names = resolve_identifiers(adata, identifiers)
         match = match_genes(adata.var_names, loaded.vocabulary, identifiers=names)
         params = {"model": loaded.name, "checksum": loaded.checksum, "identifiers": names, "coverage": match.coverage}
         vectors = {None: _place(loaded.gene_table().numpy(), np.arange(len(match.columns)), match, chosen)}
@@ -111,7 +112,7 @@ def gene_embeddings(
     results = {
         keys.vectors(name): array if extra is None else np.hstack([array, extra]) for name, array in vectors.items()
     }
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     params |= {
         "contextual": contextual,
         "groupby": groupby or "",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bulkformer_tl._anndata import check_anndata, check_slots, float_dtype, write_results
+from bulkformer_tl._anndata import check_anndata, check_slots, copied, float_dtype, write_results
 from bulkformer_tl._keys import ImputeKeys
 from bulkformer_tl.tl._input import ModelInput, prepare, visible_blocks
 from bulkformer_tl.tl._residuals import fit_residuals
@@ -123,7 +123,7 @@ def impute(
             absent,
             given.model.name,
         )
-    target = adata.copy() if copy else adata
+    target = copied(adata) if copy else adata
     results[keys.in_vocabulary] = given.match.in_vocabulary
     write_results(target, key_added, results, params, {} if residuals is None else {"residuals": residuals})
     return target if copy else None

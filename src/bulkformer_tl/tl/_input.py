@@ -15,7 +15,8 @@ from bulkformer_tl._keys import LOG_TPM
 from bulkformer_tl._progress import Progress
 from bulkformer_tl._settings import settings
 from bulkformer_tl._vocabulary import GeneMatch, Identifiers, match_genes
-from bulkformer_tl.encodings._check import find_fault
+from bulkformer_tl.encodings import find_fault
+from bulkformer_tl.pp._identifiers import resolve_identifiers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +114,7 @@ def prepare(
     hidden = None if mask is None else _boolean_layer(adata, mask)
     loaded = load_model(model).to(device or settings.device)
     made = get_params(adata, layer or "")
-    names = identifiers or made.get("identifiers", "ensembl")
+    names = resolve_identifiers(adata, identifiers, layer)
     match = match_genes(adata.var_names, loaded.vocabulary, identifiers=names, min_share=min_coverage)
     _check_values(adata, matrix, hidden, match, layer)
     _warn_denominator(loaded, made)
@@ -168,28 +169,6 @@ def visible_blocks(
 def hidden_rows(hidden: Any, rows: slice) -> NDArray[np.bool_]:
     """Return rows of the boolean layer, dense."""
     return next(row_blocks(hidden[rows], dtype=bool, size=rows.stop - rows.start))[1]
-
-
-def gene_mask(adata: AnnData, mask_var: NDArray[np.bool_] | str | None) -> NDArray[np.bool_] | None:
-    """Return a boolean array over ``var`` from an array or the name of a column.
-
-    Raises
-    ------
-    KeyError
-        If there is no such column.
-    ValueError
-        If it is not boolean with one entry per gene.
-    """
-    if mask_var is None:
-        return None
-    if isinstance(mask_var, str) and mask_var not in adata.var:
-        message = f"adata.var has no column {mask_var!r}; its columns are {adata.var.columns.tolist()}"
-        raise KeyError(message)
-    mask = np.asarray(adata.var[mask_var] if isinstance(mask_var, str) else mask_var)
-    if mask.dtype != bool or mask.shape != (adata.n_vars,):
-        message = f"mask_var must be boolean with {adata.n_vars} entries, found {mask.dtype} of shape {mask.shape}"
-        raise ValueError(message)
-    return mask
 
 
 def _boolean_layer(adata: AnnData, mask: str) -> Any:
