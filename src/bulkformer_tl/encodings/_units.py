@@ -27,9 +27,9 @@ SAME_SUM = 0.005
 #: TPM summed over their own genes give a million; profiles averaged after scaling exceed it a little.
 MAX_TPM_SUM = 1.05e6
 
-#: Sum of linear values over what the corpus mean expects of the same genes. On 56 cohorts, from which it was chosen, TPM
-#: reach 1.3 to 2.7 and FPKM 0.3 to 1.7; log2 values read as natural logarithms start at 2.8 (one cohort of NX values at
-#: 1.3), natural ones read as log10 at 56.
+#: Sum of linear values over what the corpus mean expects of these genes. On the 56 cohorts that it was chosen on, TPM
+#: reach 1.3 to 2.7 and FPKM 0.3 to 1.7; log2 values read as natural logarithms start at 2.8 (one cohort of NX values
+#: at 1.3), natural ones read as log10 at 56.
 MAX_RATIO = 2.9
 
 #: Median sum beyond which logarithms were undone with too steep a base; 56 cohorts of TPM and FPKM reach a million.
