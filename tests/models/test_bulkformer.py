@@ -161,7 +161,7 @@ def test_refused_values(paper, values, make, message):
 
 def test_counts_are_refused(paper):
     model, _ = paper("a")
-    with pytest.raises(TypeError, match="found torch.int64; call bf.pp.log_tpm on counts first"):
+    with pytest.raises(TypeError, match=r"found torch.int64; call bf.pp.log_tpm on counts first"):
         model.encode(np.ones((2, 64), dtype=np.int64))
 
 
@@ -180,7 +180,7 @@ def test_a_networks_own_rule(paper, values):
     out = model.encode(values, outputs=("pooled", "genes"))
     assert torch.equal(out.pooled, out.genes[:, 0])
     assert not torch.equal(model.encode(values, pooling="mean").pooled, out.pooled)
-    with pytest.raises(ValueError, match="pooling='first' .* is not a summary of gene vectors"):
+    with pytest.raises(ValueError, match=r"pooling='first' .* is not a summary of gene vectors"):
         model.encode(values, pool_genes=[1])
 
 
@@ -259,5 +259,5 @@ def test_unknown_family_and_configuration():
         family_classes("g9")
     with pytest.raises(ValueError, match=r"unknown fields \['depth'\]"):
         make_config("g2", {"n_genes": 3, "dim": 4, "depth": 2})
-    with pytest.raises(ValueError, match="'g2' network is incomplete: .*'dim'"):
+    with pytest.raises(ValueError, match=r"'g2' network is incomplete: .*'dim'"):
         make_config("g2", {"n_genes": 3})

@@ -135,7 +135,7 @@ def test_unknown_names_and_paths(tmp_path):
     with pytest.raises(ValueError, match="no file, folder or model is called 'bulkformer-1T'; the models are"):
         models.load("bulkformer-1T")
     with pytest.raises(
-        FileNotFoundError, match="there is no file or folder .*weights.pt; the models known by name are"
+        FileNotFoundError, match=r"there is no file or folder .*weights.pt; the models known by name are"
     ):
         models.load(tmp_path / "weights.pt")
 
@@ -174,15 +174,42 @@ def test_a_registered_model_in_the_cache(cached, paper, values):
 def test_a_registered_model_with_a_file_absent(cached):
     folder, *_ = cached
     (folder / "G_tcga_weight.pt").unlink()
-    with pytest.raises(FileNotFoundError, match="graph_weight file of bulkformer-37M is not at .*zenodo.15744294"):
+    with pytest.raises(FileNotFoundError, match=r"graph_weight file of bulkformer-37M is not at .*zenodo.15744294"):
         models.load("bulkformer-37M")
+
+
+def test_an_incomplete_release_says_which_file_is_absent(six, tmp_path):
+    folder = tmp_path / "cache" / "models" / "bulkformer-latest"
+    folder.parent.mkdir(parents=True)
+    shutil.move(six, folder)
+    (folder / "model.pt").unlink()
+    with (
+        settings.override(cache_dir=tmp_path / "cache"),
+        pytest.raises(
+            FileNotFoundError, match=r"the weights file of bulkformer-latest is not at .*; get it from https"
+        ),
+    ):
+        models.load("bulkformer-latest")
+
+
+@pytest.mark.parametrize("name", [name for name in registry.available() if name != "bulkformer-mini"])
+def test_the_registry_lists_what_loading_needs(name):
+    known = registry.info(name)
+    roles = [file["role"] for file in known.files]
+    assert {"weights", "graph", "graph_weight", "genes"} <= set(roles)
+    assert len(roles) == len(set(roles))
+    for file in known.files:
+        assert file["sha256"] is None or len(bytes.fromhex(file["sha256"])) == 32
+        assert file["url"] is None or file["url"].startswith("https://")
+    assert known.source
+    assert known.licence
 
 
 def test_a_registered_model_of_other_sizes(cached):
     _, monkeypatch, known = cached
     monkeypatch.setattr(registry, "info", lambda _name: known)
     with pytest.raises(
-        ValueError, match="is not bulkformer-37M: .* 64 genes and width 32, expected 'g2', 20,010 and 128"
+        ValueError, match=r"is not bulkformer-37M: .* 64 genes and width 32, expected 'g2', 20,010 and 128"
     ):
         models.load("bulkformer-37M")
 
@@ -193,7 +220,7 @@ def test_the_public_release_is_held_to_its_published_hashes(six, tmp_path):
     shutil.move(six, folder)
     with (
         settings.override(cache_dir=tmp_path / "cache"),
-        pytest.raises(ValueError, match="model.pt has [0-9,]+ bytes instead of 406,165,934"),
+        pytest.raises(ValueError, match=r"model.pt has [0-9,]+ bytes instead of 406,165,934"),
     ):
         models.load("bulkformer-latest")
 
@@ -202,7 +229,7 @@ def test_the_public_release_is_held_to_its_published_hashes(six, tmp_path):
 
 
 def test_a_checkpoint_alone(arguments):
-    with pytest.raises(ValueError, match="is only a checkpoint; pass also graph= and genes=: .*zenodo"):
+    with pytest.raises(ValueError, match=r"is only a checkpoint; pass also graph= and genes=: .*zenodo"):
         models.load(arguments["source"])
     with pytest.raises(ValueError, match="pass also genes="):
         models.load(arguments["source"], graph=arguments["graph"])
@@ -210,7 +237,7 @@ def test_a_checkpoint_alone(arguments):
 
 def test_an_absent_graph(arguments):
     arguments["graph"][1].unlink()
-    with pytest.raises(FileNotFoundError, match="the graph_weight file is not at .*; get it from https://doi.org"):
+    with pytest.raises(FileNotFoundError, match=r"the graph_weight file is not at .*; get it from https://doi.org"):
         models.load(**arguments)
 
 
@@ -254,6 +281,7 @@ def test_graphs_that_do_not_belong(arguments, position, change, message):
         (lambda s: without(s, "module.head.3.bias"), r"1 tensors are missing \['head.3.bias'\]"),
         (lambda s: {**s, "module.extra": torch.ones(1)}, r"1 unknown \['extra'\]; it is of another generation"),
         (lambda s: {**s, "module.head.3.bias": torch.ones(2)}, r"head.3.bias has shape \(2,\) instead of \(1,\)"),
+        (lambda s: {**s, "module.head.3.bias": torch.ones(1).int()}, r"head.3.bias is of torch.int32 instead of"),
         (lambda s: without(s, "module.layernorm.weight"), "looks like family 'g2' but lacks 'layernorm.weight'"),
         (lambda _: {"weight": torch.ones(2, 2)}, "is of none of the published generations: it has 1 entries"),
         (lambda _: {"epoch": 3}, "does not hold a state dict"),
@@ -269,21 +297,23 @@ def test_state_dicts_that_do_not_fit(arguments, change, message):
 def test_doubled_tensors_that_differ(arguments):
     name = "module.gb_formers.0.f.0.proj_updater.instance.layers.0.0.norm.bias"
     change_state(arguments["source"], lambda s: {**s, name: s[name] + 1})
-    with pytest.raises(ValueError, match="instance.layers.0.0.norm.bias twice with different values"):
+    with pytest.raises(ValueError, match=r"instance.layers.0.0.norm.bias twice with different values"):
         models.load(**arguments)
 
 
 def test_a_checkpoint_of_the_third_generation(arguments, golden):
     state = torch.load(golden / "bulkformer_latest" / "bundle" / "model.pt", weights_only=True)["model"]
     torch.save(state, arguments["source"])
-    with pytest.raises(ValueError, match="is a checkpoint of bulkformer-latest; .* Pass the folder with its six files"):
+    with pytest.raises(
+        ValueError, match=r"is a checkpoint of bulkformer-latest; .* Pass the folder with its six files"
+    ):
         models.load(**arguments)
 
 
 def test_weights_of_one_generation_with_files_of_another(arguments, preprint_files):
     with pytest.raises(ValueError, match="lists 64 genes, but the network has 96"):
         models.load(**(preprint_files | {"genes": arguments["genes"]}))
-    with pytest.raises(ValueError, match="the graph names gene 95 .* but the network has 64 genes"):
+    with pytest.raises(ValueError, match=r"the graph names gene 95 .* but the network has 64 genes"):
         models.load(**(arguments | {"graph": preprint_files["graph"]}))
 
 
@@ -324,7 +354,7 @@ def test_code_in_a_pickle_does_not_run(arguments, tmp_path, legacy, role):
 def test_damaged_safetensors(arguments, tmp_path):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense")
-    with pytest.raises(ValueError, match="weights.safetensors is damaged"):
+    with pytest.raises(ValueError, match=r"weights.safetensors is damaged"):
         models.load(**(arguments | {"source": path}))
 
 

@@ -151,7 +151,17 @@ class BulkFormer:
         return parameter.device
 
     def to(self, device: str | torch.device | None) -> Self:
-        """Move the network; ``None`` takes :attr:`bulkformer_tl.settings.device`. Returns the same model."""
+        """Move the network to a device.
+
+        Parameters
+        ----------
+        device
+            Torch device; ``None`` takes :attr:`bulkformer_tl.settings.device`.
+
+        Returns
+        -------
+        The same model.
+        """
         name = settings.device if device is None else device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -159,7 +169,12 @@ class BulkFormer:
         return self
 
     def set_protein(self, table: Tensor) -> None:
-        """Give a table of protein embeddings, (G, P), that ``encode(protein=True)`` appends to gene vectors.
+        """Take a table of protein embeddings, (G, P), that ``encode(protein=True)`` appends to gene vectors.
+
+        Parameters
+        ----------
+        table
+            One row per gene, in the order of ``model.vocabulary``.
 
         Raises
         ------

@@ -33,7 +33,7 @@ def convert(
     model: BulkFormer,
     folder: str | Path,
     *,
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None,
     card: str | None = None,
 ) -> Path:
     """Write a model as a bundle that :func:`bulkformer_tl.models.load` reads.
@@ -49,7 +49,8 @@ def convert(
     folder
         New folder, or an empty one.
     dtype
-        Precision in which weights are stored; they are read back as float32, bit for bit only from ``"float32"``.
+        Precision in which weights are stored; ``None`` stores them as they are, so that they come back bit for bit.
+        They are always read back in the network's own precision.
     card
         Text of ``README.md``; ``None`` writes what the model knows of itself.
 
@@ -70,7 +71,7 @@ def convert(
     unfinished = target.parent / f".{target.name}.{uuid4().hex[:8]}"
     try:
         unfinished.mkdir()
-        _write(model, unfinished, getattr(torch, dtype), card)
+        _write(model, unfinished, getattr(torch, dtype) if dtype else None, card)
         # a folder takes the place of an empty one, but not on every system
         if target.exists():
             target.rmdir()
@@ -80,7 +81,7 @@ def convert(
     return target
 
 
-def _write(model: BulkFormer, folder: Path, dtype: torch.dtype, card: str | None) -> None:
+def _write(model: BulkFormer, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
     state = {name: _stored(tensor, dtype) for name, tensor in model.network.state_dict().items()}
     save_file(state, folder / "model.safetensors")
     edges, weights = model.graph
@@ -153,7 +154,7 @@ def load_bundle(folder: Path) -> BulkFormer:
         message = f"{folder / 'config.json'} lacks {absent} or is not for {BulkFormer.input_unit!r}"
         raise ValueError(message)
     weights = folder / "model.safetensors"
-    state = {name: t.float() if t.is_floating_point() else t for name, t in read_tensors(weights).items()}
+    state = read_tensors(weights)
     config = make_config(facts["family"], facts["network"])
     graph = read_tensors(folder / "graph.safetensors")
     trained = facts["trained_missing"]

@@ -131,19 +131,20 @@ def _load_checkpoint(weights: Path, files: Mapping[str, Path], *, name: str) -> 
 
 
 def _load_known(known: registry.ModelInfo, folder: Path, files: Mapping[str, Path]) -> BulkFormer:
-    for file in known.files:
-        path = folder / file["name"]
-        if path.is_file():
-            verify_file(path, size=file["bytes"], digest=file["sha256"])
-    if is_bundle(folder) or is_latest_folder(folder):
+    if is_bundle(folder):
         model = _load_folder(folder, files, name=known.name)
         _check_known(known, model, folder)
         return model
-    found = {file["role"]: file for file in known.files if file["role"] != "protein"}
-    for role, file in found.items():
-        if role not in files:
-            require_file(folder / file["name"], f"the {role} file of {known.name}", file["url"] or known.source)
-    paths = {role: folder / file["name"] for role, file in found.items()} | dict(files)
+    paths = dict(files)
+    for file in known.files:
+        path, role = folder / file["name"], file["role"]
+        if role not in files and role != "protein":
+            paths[role] = require_file(path, f"the {role} file of {known.name}", file["url"] or known.source)
+            verify_file(path, size=file["bytes"], digest=file["sha256"])
+    if is_latest_folder(folder):
+        model = _load_folder(folder, files, name=known.name)
+        _check_known(known, model, folder)
+        return model
     return load_checkpoint(
         paths["weights"],
         graph=(paths["graph"], paths["graph_weight"]),

@@ -46,7 +46,7 @@ def clean_state(content: Any, path: Path) -> dict[str, Tensor]:
                 message = f"{path} holds {name} twice with different values: it was damaged or put together by hand"
                 raise ValueError(message)
         elif not _UNUSED.match(name):
-            state[name] = tensor.float() if tensor.is_floating_point() else tensor
+            state[name] = tensor
     return state
 
 
@@ -105,14 +105,17 @@ def build(family: str, config: Any, state: dict[str, Tensor], path: Path) -> Enc
     Raises
     ------
     ValueError
-        If a tensor is missing, unknown or of another shape.
+        If a tensor is missing, unknown or of another shape or kind.
     """
     _, network_class = family_classes(family)
     # the constructor draws random numbers that the state dict replaces
     with torch.random.fork_rng(devices=[]):
         with torch.device("meta"):
             network = network_class(config)
-        _compare(network.state_dict(), state, family, path)
+        expected = network.state_dict()
+        _compare(expected, state, family, path)
+        # files may hold another precision; a network has its own
+        state = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
         network.load_state_dict(state, strict=True, assign=True)
         if any(buffer.is_meta for buffer in network.buffers()):
             # constants that a constructor computes are in no state dict
@@ -132,6 +135,9 @@ def _compare(expected: dict[str, Tensor], state: dict[str, Tensor], family: str,
     for name, tensor in expected.items():
         if tensor.shape != state[name].shape:
             message = f"{path}: {name} has shape {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+            raise ValueError(message)
+        if tensor.is_floating_point() != state[name].is_floating_point():
+            message = f"{path}: {name} is of {state[name].dtype} instead of {tensor.dtype}"
             raise ValueError(message)
 
 
