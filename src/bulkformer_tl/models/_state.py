@@ -114,14 +114,18 @@ def build(family: str, config: Any, state: dict[str, Tensor], path: Path) -> Enc
             network = network_class(config)
         expected = network.state_dict()
         _compare(expected, state, family, path)
-        # files may hold another precision; a network has its own
-        state = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
+        state = {name: _own(tensor, expected[name].dtype) for name, tensor in state.items()}
         network.load_state_dict(state, strict=True, assign=True)
         if any(buffer.is_meta for buffer in network.buffers()):
             # constants that a constructor computes are in no state dict
             network = network_class(config)
             network.load_state_dict(state, strict=True)
     return network
+
+
+def _own(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # safetensors hands out slices of one buffer, and at odd addresses matrix products round differently
+    return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _compare(expected: dict[str, Tensor], state: dict[str, Tensor], family: str, path: Path) -> None:
