@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bulkformer_tl import datasets, pl, pp, tl
-from bulkformer_tl._settings import settings
-
 if TYPE_CHECKING:
-    from bulkformer_tl import models
+    from bulkformer_tl import datasets, metrics, models, pl, pp, tl
+    from bulkformer_tl._read import read
+    from bulkformer_tl._settings import settings
 
-__all__ = ["datasets", "models", "pl", "pp", "settings", "tl"]
+__all__ = ["datasets", "metrics", "models", "pl", "pp", "read", "settings", "tl"]
 
-_LAZY = ("models",)
+#: Where each name is found. Nothing is imported before it is used, so that the command answers at once.
+_HOMES = {"read": "_read", "settings": "_settings"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"bulkformer_tl.{_HOMES[name]}"), name)
+    if name in __all__:
         return importlib.import_module(f"bulkformer_tl.{name}")
     message = f"module 'bulkformer_tl' has no attribute {name!r}"
     raise AttributeError(message)
