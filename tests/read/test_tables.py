@@ -135,6 +135,31 @@ def test_empty_cells_are_missing(write):
     assert adata.X.dtype == np.float64
 
 
+@pytest.mark.parametrize("end", ["\n", "", "\n\n"])
+def test_the_last_cell_may_be_empty(write, end):
+    adata = read(write(f"gene,a,b\nTP53,,2\nGAPDH,3,{end}"))
+    np.testing.assert_array_equal(adata.X, [[np.nan, 3], [2, np.nan]])
+
+
+def test_quoted_numbers(write):
+    check(read(write(re.sub(r"[^,\n]+", r'"\g<0>"', table()))))
+
+
+@pytest.mark.parametrize("file", ["seqc_reference_counts.h5ad", "pbmc12_tpm.h5ad"])
+@pytest.mark.parametrize("names", ["var_names", "gene_symbol"])
+@pytest.mark.parametrize("transpose", [False, True])
+def test_real_cohorts_come_back(cohorts, tmp_path, file, names, transpose):
+    adata = ad.read_h5ad(cohorts / file)[:, ::5].copy()
+    frame = pd.DataFrame(np.asarray(adata.X), adata.obs_names, adata.var_names)
+    if names == "gene_symbol":
+        frame.columns = adata.var["gene_symbol"]
+    (frame if transpose else frame.T).to_csv(tmp_path / "x.tsv.gz", sep="\t")
+    again = read(tmp_path / "x.tsv.gz", metadata=adata.obs)
+    np.testing.assert_allclose(again.X, frame, rtol=1e-6)
+    assert again.var_names.tolist() == frame.columns.tolist()
+    assert again.uns["read"]["metadata"]["n_matched"] == adata.n_obs
+
+
 def test_the_gene_called_nan_keeps_its_name(write):
     adata = read(write("gene,a\nNA,1\nTP53,2\nNaN,3\n"))
     assert adata.var_names.tolist() == ["NA", "TP53", "NaN"]

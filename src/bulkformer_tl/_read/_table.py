@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import dataclass
 from io import StringIO
@@ -125,69 +126,90 @@ def parse(head: Head, header: list[str], after: int, text: list[int], dialect: D
     ValueError
         If a row has more or fewer fields than the header, or a cell is no number; with line and column.
     """
-    kept = set(text) | {0}
-    numeric = [i for i in range(len(header)) if i not in kept]
+    numeric = [i for i in range(1, len(header)) if i not in set(text)]
     if not numeric:
         message = f"{head.path} holds no column of numbers; its columns are {header[:8]}"
         raise ValueError(message)
     table = Table(head.path, header[0], [], [], [header[i] for i in numeric], [], pd.DataFrame())
-    texts: list[pd.DataFrame] = []
-    for lines, batch in _batches(head, len(header), after):
-        frame = _frame(batch, head.delimiter, len(header), numeric, dialect)
-        _check_numbers(frame.drop(columns=text), header, lines, head.path, dialect)
-        table.rows += frame[0].tolist()
-        table.lines += lines
-        table.blocks.append(_compact(frame[numeric].to_numpy()))
-        texts.append(frame[text])
+    texts: list[list[str]] = []
+    for batch in _batches(head, len(header), after, text, numeric):
+        values = _numbers(batch.cells, dialect)
+        fault = _fault(values, dialect)
+        if fault is not None:
+            row, column = divmod(fault[0], len(numeric))
+            where = f"line {batch.lines[row]} (row {batch.rows[row]!r}), column {numeric[column] + 1}"
+            message = f"{head.path}, {where} ({header[numeric[column]]!r}): {fault[1]}"
+            raise ValueError(message)
+        table.rows += batch.rows
+        table.lines += batch.lines
+        table.blocks.append(_compact(values.to_numpy()).reshape(-1, len(numeric)))
+        texts += batch.texts
         if len(table.rows) > MAX_ROWS:
             message = f"{head.path} has more than {MAX_ROWS:,} rows: no table of genes and samples"
             raise ValueError(message)
     if not table.rows:
         message = f"{head.path} is empty below its header {header[:8]}"
         raise ValueError(message)
-    table.text = pd.concat(texts, ignore_index=True)
-    table.text.columns = pd.Index([header[i] for i in text])
+    table.text = pd.DataFrame(texts, columns=[header[i] for i in text], dtype=object)
     return table
 
 
-def _batches(head: Head, width: int, after: int) -> Iterator[tuple[list[int], str]]:
-    """Yield the numbers of some lines and their text; each line has ``width`` fields."""
-    numbers: list[int] = []
-    batch: list[str] = []
-    size = 0
-    for number, line in numbered_lines(head.path, head.encoding):
+@dataclass
+class _Batch:
+    """Some rows: numbers of their lines, their names, their texts, and their numbers, each on a line of its own."""
+
+    lines: list[int]
+    rows: list[str]
+    texts: list[list[str]]
+    cells: list[str]
+
+
+def _batches(head: Head, width: int, after: int, text: list[int], numeric: list[int]) -> Iterator[_Batch]:
+    """Yield the rows after a line, taken apart; each has ``width`` fields."""
+    delimiter, leading = head.delimiter, text == list(range(1, len(text) + 1))
+    batch, size = _Batch([], [], [], []), 0
+    for number, whole in numbered_lines(head.path, head.encoding):
+        line = whole.rstrip("\r\n")
         if number <= after or not line.strip():
             continue
-        stripped = line.rstrip("\r\n")
-        fields = stripped.count(head.delimiter) + 1 if '"' not in line else len(split(stripped, head.delimiter))
-        if fields != width:
-            raise ValueError(_ragged(head, number, stripped, fields, width))
-        numbers.append(number)
-        batch.append(line)
+        if leading and '"' not in line:
+            found = line.count(delimiter) + 1
+            *named, cells = line.split(delimiter, len(text) + 1) if found == width else [line]
+            cells = cells.replace(delimiter, "\n")
+        else:
+            fields = split(line, delimiter)
+            found = len(fields)
+            named = [fields[i] for i in (0, *text)] if found == width else []
+            cells = "\n".join(fields[i] for i in numeric) if found == width else ""
+        if found != width:
+            raise ValueError(_ragged(head, number, line, found, width))
+        batch.lines.append(number)
+        batch.rows.append(named[0])
+        batch.texts.append(named[1:])
+        batch.cells.append(cells)
         size += len(line)
         if size >= _BATCH:
-            yield numbers, "".join(batch)
-            numbers, batch, size = [], [], 0
-    if batch:
-        yield numbers, "".join(batch)
+            yield batch
+            batch, size = _Batch([], [], [], []), 0
+    if batch.lines:
+        yield batch
 
 
-def _frame(batch: str, delimiter: str, width: int, numeric: list[int], dialect: Dialect) -> pd.DataFrame:
-    names: Any = set(range(width)) - set(numeric)
-    numbers: Any = numeric
+def _numbers(cells: list[str], dialect: Dialect) -> pd.Series:
+    """Return all cells as one column: one type is found for all, whatever the shape of the table."""
     return pd.read_csv(
-        StringIO(batch),
-        sep=delimiter,
+        StringIO("\n".join([*cells, ""])),
+        sep="\x1f",
         header=None,
-        names=list(range(width)),
-        index_col=False,
-        dtype=dict.fromkeys(names, str),
-        na_values=dict.fromkeys(numbers, _MISSING),
+        names=[0],
+        na_values=_MISSING,
         keep_default_na=False,
+        skip_blank_lines=False,
+        quoting=csv.QUOTE_NONE,
         thousands=dialect.thousands,
         decimal=dialect.decimal,
         low_memory=False,
-    )
+    )[0]
 
 
 def _compact(values: NDArray[Any]) -> NDArray[Any]:
@@ -198,30 +220,19 @@ def _compact(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def _check_numbers(frame: pd.DataFrame, header: list[str], lines: list[int], path: Path, dialect: Dialect) -> None:
-    """Refuse the first cell, by line, that is no finite number; the first column names rows."""
-    faults: list[tuple[int, int]] = []
-    for column in map(int, frame.columns[1:]):
-        values = frame[column]
-        if values.dtype.kind in "iu":
-            continue
-        if values.dtype.kind == "f":
-            wrong = np.isinf(values.to_numpy())
-        else:
-            parsed = pd.to_numeric(values.astype(object).where(values.notna()).map(_plain(dialect)), errors="coerce")
-            wrong = (parsed.isna() & values.notna()).to_numpy()
-        if wrong.any():
-            faults.append((int(wrong.argmax()), column))
-    if not faults:
-        return
-    row, column = min(faults)
-    cells = [str(cell) for cell in frame[column] if pd.notna(cell)]
-    cell = str(frame[column].iloc[row])
-    message = (
-        f"{path}, line {lines[row]} (row {frame[0].iloc[row]!r}), column {column + 1} ({header[column]!r}): "
-        f"{cell!r} is no finite number; {_cure(cell, cells)}"
-    )
-    raise ValueError(message)
+def _fault(values: pd.Series, dialect: Dialect) -> tuple[int, str] | None:
+    """Return the position of the first cell that is no finite number, and what is wrong with it."""
+    if values.dtype.kind in "iu":
+        return None
+    if values.dtype.kind == "f":
+        wrong = np.isinf(values.to_numpy())
+    else:
+        parsed = pd.to_numeric(values.astype(object).map(_plain(dialect)), errors="coerce")
+        wrong = (~np.isfinite(parsed) & values.notna()).to_numpy()
+    if not wrong.any():
+        return None
+    cells = [str(cell) for cell in values[wrong]]
+    return int(wrong.argmax()), f"{cells[0]!r} is no finite number; {_cure(cells[0], cells)}"
 
 
 def _plain(dialect: Dialect) -> Any:

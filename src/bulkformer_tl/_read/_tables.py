@@ -49,7 +49,8 @@ def read_table(head: Head, layout: str, orientation: Orientation | None, dialect
     table = parse(head, header, head.first, text, dialect)
     rows = _row_names(table)
     genes_in_rows = _genes_in_rows(table, rows, orientation)
-    names = ([f"line {line}" for line in table.lines], [f"column {header.index(name) + 1}" for name in table.columns])
+    named = [i for i in range(1, len(header)) if i not in set(text)]
+    names = ([f"line {line}" for line in table.lines], [f"column {i + 1}" for i in named])
     described = _typed(table.text)
     part = Part(
         source=head.path,

@@ -9,6 +9,7 @@ import lzma
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from io import TextIOWrapper
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 MAX_LINE = 1 << 26
 MAX_ROWS = 2_000_000
 
-#: Lines that are looked at to recognise a layout.
-HEAD_LINES = 60
+#: Lines that are looked at to recognise a layout; of wide tables fewer, once this many characters were seen.
+HEAD_LINES, _FEWER, _ENOUGH = 60, 4, 1 << 20
 
 _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),
@@ -70,7 +71,7 @@ class Head:
     delimiter: str
     first: int
 
-    @property
+    @cached_property
     def rows(self) -> list[list[str]]:
         """The lines, split into fields."""
         return [split(line, self.delimiter) for line in self.lines]
@@ -78,7 +79,7 @@ class Head:
     @property
     def header(self) -> list[str]:
         """Fields of the first line."""
-        return split(self.lines[0], self.delimiter)
+        return self.rows[0]
 
 
 def split(line: str, delimiter: str) -> list[str]:
@@ -98,14 +99,15 @@ def read_head(path: Path, encoding: str) -> Head:
     """
     comments: list[str] = []
     lines: list[str] = []
-    first = 0
+    first = size = 0
     for number, line in numbered_lines(path, encoding):
         if line.startswith("#") and not lines:
             comments.append(line.rstrip("\r\n"))
         elif line.strip():
             first = first or number
             lines.append(line.rstrip("\r\n"))
-        if len(lines) >= HEAD_LINES:
+            size += len(line)
+        if len(lines) >= HEAD_LINES or (len(lines) >= _FEWER and size > _ENOUGH):
             break
     if not lines:
         message = f"{path} is empty: it holds no table" + (f", only {len(comments)} comment lines" if comments else "")
