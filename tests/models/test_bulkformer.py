@@ -17,8 +17,13 @@ from bulkformer_tl.registry import info
 OUTPUTS = ("pooled", "genes", "expression")
 
 
-def test_bit_equal_over_batches_and_order(paper, values):
-    model, _ = paper("a")
+@pytest.mark.parametrize("n_genes", [64, 300])
+def test_bit_equal_over_batches_and_order(paper, n_genes):
+    # rows of 64 values start at aligned addresses, those of 300 do not
+    model, _ = paper("a" if n_genes == 64 else "b")
+    rng = np.random.default_rng(1)
+    values = rng.uniform(0, 9, (5, n_genes)).astype(np.float32)
+    values[rng.random(values.shape) < 0.2] = np.nan
     together = model.encode(values, outputs=OUTPUTS)
     order = [3, 0, 4, 2, 1]
     shuffled = model.encode(values[order], outputs=OUTPUTS, batch_size=2)

@@ -266,7 +266,9 @@ class BulkFormer:
         parts = []
         for start in range(0, len(x), step):
             rows = slice(start, start + step)
-            parts.append(self._run(x[rows].to(self.device), observed[rows].to(self.device), request))
+            # a copy, because at the odd address of a row within a matrix products round differently
+            block = x[rows].to(self.device, copy=True)
+            parts.append(self._run(block, observed[rows].to(self.device), request))
             if progress is not None:
                 progress(len(x[rows]))
         return _join(parts)
