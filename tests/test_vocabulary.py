@@ -8,6 +8,7 @@ import pytest
 
 from bulkformer_tl._vocabulary import (
     GeneVocabulary,
+    entrez_table,
     gene_table,
     load_vocabulary,
     match_genes,
@@ -84,8 +85,23 @@ def test_symbols_become_ids():
 
 
 def test_unknown_kind_of_identifier():
-    with pytest.raises(ValueError, match="must be 'ensembl' or 'symbol', found 'entrez'"):
-        to_ensembl(["7157"], identifiers="entrez")
+    with pytest.raises(ValueError, match="must be 'ensembl', 'symbol' or 'entrez', found 'refseq'"):
+        to_ensembl(["NM_000546"], identifiers="refseq")
+
+
+def test_entrez_ids_become_ids():
+    assert to_ensembl(["7157", "no such gene", "2597"], identifiers="entrez").tolist() == [TP53, "", GAPDH]
+
+
+def test_entrez_ids_of_several_genes_go_to_the_coding_one_on_a_chromosome():
+    table = gene_table()
+    several = table[(table["entrez"] != "") & table["entrez"].duplicated(keep=False)]
+    coding = several[several["biotype"] == "protein_coding"].groupby("entrez").size()
+    single = coding[coding == 1].index
+    assert len(single) > 10
+    assert (table.loc[entrez_table()[single], "biotype"] == "protein_coding").all()
+    assert entrez_table().index.is_unique
+    assert set(entrez_table().index) == set(table["entrez"]) - {""}
 
 
 def test_vocabulary_refuses_duplicates_and_nothing():
@@ -112,6 +128,8 @@ def test_match_names_the_other_kind(vocabulary):
         match_genes(["TP53", "GAPDH"], vocabulary)
     with pytest.raises(ValueError, match="pass identifiers='ensembl'"):
         match_genes([TP53], vocabulary, identifiers="symbol")
+    with pytest.raises(ValueError, match="50% of them are of the kind 'entrez'; pass identifiers='entrez'"):
+        match_genes(["7157", "1"], vocabulary)
 
 
 def test_match_refuses_foreign_names_too_few_and_several(vocabulary):
@@ -135,6 +153,17 @@ def test_csv_round_trip(tmp_path):
     assert after.checksum == before.checksum
     assert after.symbols.tolist() == ["TP53", ""]
     np.testing.assert_array_equal(after.lengths, before.lengths)
+    assert after.means is None
+
+
+def test_corpus_means_are_kept(tmp_path):
+    means = np.array([1.5, np.nan])
+    GeneVocabulary(np.array([TP53, GAPDH]), means=means).to_csv(tmp_path / "genes.csv")
+    np.testing.assert_array_equal(load_vocabulary(tmp_path).means, means)
+    embedded = load_vocabulary()
+    # housekeeping genes are high everywhere, TP53 is moderate
+    mean = dict(zip(embedded.ids, embedded.means, strict=True))
+    assert mean[GAPDH] > 5 > mean[TP53] > 1
 
 
 def test_published_tables_are_read(golden):

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Identifiers = Literal["ensembl", "symbol"]
+Identifiers = Literal["ensembl", "symbol", "entrez"]
 
 #: Column names under which published gene files keep their identifiers, symbols and lengths (bp).
 _ID_COLUMNS = ("ensembl_id", "ensg_id", "canonical_ensg", "gene_id")
 _SYMBOL_COLUMNS = ("symbol", "gene_symbol", "gene_name")
 _LENGTH_COLUMNS = ("length", "gene_length", "gene_length_bp")
+_MEAN_COLUMNS = ("mean",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +42,15 @@ class GeneVocabulary:
         Lengths in bp, ``NaN`` where unknown.
     name
         Where it comes from; for messages.
+    means
+        Mean ln(TPM+1) in the corpus of the model, ``NaN`` where unknown.
     """
 
     ids: NDArray[np.str_]
     symbols: NDArray[np.str_] | None = None
     lengths: NDArray[np.float64] | None = None
     name: str = "custom"
+    means: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         index = pd.Index(self.ids)
@@ -75,7 +79,7 @@ class GeneVocabulary:
         ----------
         path
             CSV (also compressed) with a column ``ensembl_id``, ``ensg_id``, ``canonical_ensg`` or ``gene_id``, and
-            optionally symbols and lengths (bp).
+            optionally symbols, lengths (bp) and the corpus mean of ln(TPM+1).
         name
             Where it comes from; ``None`` takes the file's name.
 
@@ -89,21 +93,25 @@ class GeneVocabulary:
         if ids is None:
             message = f"{path} has the columns {table.columns.tolist()}; expected one of {list(_ID_COLUMNS)}"
             raise ValueError(message)
-        symbols, lengths = _first_column(table, _SYMBOL_COLUMNS), _first_column(table, _LENGTH_COLUMNS)
+        symbols = _first_column(table, _SYMBOL_COLUMNS)
+        lengths, means = (_first_column(table, names) for names in (_LENGTH_COLUMNS, _MEAN_COLUMNS))
         return cls(
             ids=strip_version(ids),
             symbols=None if symbols is None else symbols.fillna("").to_numpy(dtype=str),
             lengths=None if lengths is None else lengths.to_numpy(dtype=np.float64),
             name=name or Path(path).name,
+            means=None if means is None else means.to_numpy(dtype=np.float64),
         )
 
     def to_csv(self, path: str | Path) -> None:
-        """Write ``ensembl_id``, ``symbol`` and ``length`` (bp)."""
+        """Write ``ensembl_id``, and as far as known ``symbol``, ``length`` (bp) and ``mean`` (ln(TPM+1))."""
         table = pd.DataFrame({"ensembl_id": self.ids})
         if self.symbols is not None:
             table["symbol"] = self.symbols
         if self.lengths is not None:
             table["length"] = self.lengths
+        if self.means is not None:
+            table["mean"] = self.means
         table.to_csv(path, index=False)
 
 
@@ -173,7 +181,7 @@ def match_genes(
     Parameters
     ----------
     names
-        Identifiers of the columns: Ensembl (a version suffix is dropped) or symbols.
+        Identifiers of the columns: Ensembl (a version suffix is dropped), symbols or Entrez.
     vocabulary
         Genes to find.
     identifiers
@@ -219,25 +227,26 @@ def to_ensembl(names: pd.Index | Sequence[str], *, identifiers: Identifiers = "e
     Parameters
     ----------
     names
-        Ensembl ids, with or without version, or symbols of Ensembl 109.
+        Ensembl ids, with or without version, or symbols or Entrez ids of Ensembl 109.
     identifiers
         What ``names`` are.
 
     Returns
     -------
-    Ensembl ids, shape (n,); empty where a symbol is unknown.
+    Ensembl ids, shape (n,); empty where a symbol or an Entrez id is unknown.
 
     Raises
     ------
     ValueError
-        If ``identifiers`` is neither ``"ensembl"`` nor ``"symbol"``.
+        If ``identifiers`` is none of ``"ensembl"``, ``"symbol"`` and ``"entrez"``.
     """
     if identifiers not in get_args(Identifiers):
-        message = f"identifiers must be 'ensembl' or 'symbol', found {identifiers!r}"
+        message = f"identifiers must be 'ensembl', 'symbol' or 'entrez', found {identifiers!r}"
         raise ValueError(message)
     if identifiers == "ensembl":
         return strip_version(names)
-    return symbol_table().reindex(np.asarray(names, dtype=str)).fillna("").to_numpy(dtype=str)
+    table = symbol_table() if identifiers == "symbol" else entrez_table()
+    return table.reindex(np.asarray(names, dtype=str)).fillna("").to_numpy(dtype=str)
 
 
 def strip_version(names: pd.Index | pd.Series | Sequence[str]) -> NDArray[np.str_]:
@@ -273,13 +282,27 @@ def symbol_table() -> pd.Series:
 
     A symbol of several genes goes to the protein-coding one on a primary chromosome, then to the first id.
     """
-    table = gene_table()
-    table = table[table["symbol"] != ""]
-    primary = table["chromosome"].isin([*map(str, range(1, 23)), "X", "Y", "MT"])
-    rank = (table["biotype"] != "protein_coding").astype(int) * 2 + (~primary).astype(int)
-    ordered = table.assign(rank=rank).sort_values("rank", kind="stable")
-    ordered = ordered[~ordered["symbol"].duplicated()]
-    return pd.Series(ordered.index.to_numpy(dtype=str), index=ordered["symbol"].to_numpy(dtype=str))
+    return _best_gene(gene_table()["symbol"])
+
+
+@cache
+def entrez_table() -> pd.Series:
+    """Return the Ensembl id of each Entrez id, chosen among several genes as in :func:`symbol_table`.
+
+    Where a gene has several Entrez ids, all of them lead to it.
+    """
+    return _best_gene(gene_table()["entrez"].str.split().explode().fillna(""))
+
+
+def _best_gene(names: pd.Series) -> pd.Series:
+    """Return the Ensembl id of each name, from names by Ensembl id, empty where unknown."""
+    names = names[names != ""]
+    facts = gene_table().loc[names.index, ["biotype", "chromosome"]]
+    primary = facts["chromosome"].isin([*map(str, range(1, 23)), "X", "Y", "MT"])
+    rank = (facts["biotype"] != "protein_coding").astype(int) * 2 + (~primary).astype(int)
+    ordered = names.iloc[np.argsort(rank.to_numpy(), kind="stable")]
+    ordered = ordered[~ordered.duplicated()]
+    return pd.Series(ordered.index.to_numpy(dtype=str), index=ordered.to_numpy(dtype=str))
 
 
 def load_vocabulary(source: GeneVocabulary | str | Path | None = None) -> GeneVocabulary:
@@ -314,13 +337,14 @@ def _first_column(table: pd.DataFrame, names: Sequence[str]) -> pd.Series | None
 
 
 def _nothing_found(names: pd.Index | Sequence[str], vocabulary: GeneVocabulary, identifiers: Identifiers) -> str:
-    other: Identifiers = "symbol" if identifiers == "ensembl" else "ensembl"
-    share = float(np.mean(np.isin(to_ensembl(names, identifiers=other), vocabulary.ids)))
-    if share > 0:
-        return (
-            f"no gene of {vocabulary.name!r} found: the gene names were taken as {identifiers!r}, but {share:.0%} "
-            f"of them are of the kind {other!r}; pass identifiers={other!r}"
-        )
+    kinds: tuple[Identifiers, ...] = get_args(Identifiers)
+    for other in kinds:
+        share = float(np.mean(np.isin(to_ensembl(names, identifiers=other), vocabulary.ids)))
+        if share > 0:
+            return (
+                f"no gene of {vocabulary.name!r} found: the gene names were taken as {identifiers!r}, but {share:.0%} "
+                f"of them are of the kind {other!r}; pass identifiers={other!r}"
+            )
     return (
         f"no gene of {vocabulary.name!r} found among {[str(n) for n in names[:3]]} ...; "
         "call bf.pp.diagnose(adata) to see what the identifiers are"

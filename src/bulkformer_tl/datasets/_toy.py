@@ -9,8 +9,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from bulkformer_tl import registry
-from bulkformer_tl._vocabulary import gene_table
+from bulkformer_tl._vocabulary import gene_table, load_vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,8 +88,10 @@ def toy(n_obs: int = 60, *, rng: int | np.random.Generator | None = 0) -> AnnDat
 
 def _draw_genes(random: np.random.Generator) -> pd.DataFrame:
     """Return ``XIST`` and the vocabulary without some random genes that carry no planted structure."""
-    path = registry.locate("bulkformer-mini") / "genes.csv"
-    table = pd.read_csv(path, index_col="ensembl_id", keep_default_na=False, na_values={"length": [""]})
+    embedded = load_vocabulary()
+    table = pd.DataFrame(
+        {"symbol": embedded.symbols, "length": embedded.lengths, "mean": embedded.means}, index=embedded.ids
+    )
     planted = [symbol for markers in (*MARKERS.values(), MALE) for symbol in markers]
     optional = np.flatnonzero(~table["symbol"].isin(planted))
     absent = random.choice(optional, _N_ABSENT, replace=False)

@@ -56,7 +56,7 @@ class Target:
         """Arguments that say which genes are meant."""
         named = isinstance(self.vocabulary, str | Path)
         return {
-            "identifiers": self.identifiers if self.identifiers == "symbol" else None,
+            "identifiers": None if self.identifiers == "ensembl" else self.identifiers,
             "vocabulary": str(self.vocabulary) if named else None,
         }
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from bulkformer_tl import registry
 from bulkformer_tl._anndata import check_anndata, dense_rows
 from bulkformer_tl._vocabulary import gene_table, load_vocabulary, to_ensembl
 from bulkformer_tl.encodings._units import MARKER, GeneFacts, Unit, recognise
@@ -214,18 +212,13 @@ def _look(
 
 def _gene_facts(names: pd.Index, described: Names, model: GeneVocabulary) -> GeneFacts:
     ids = to_ensembl(names, identifiers=described.identifiers or "ensembl")
+    embedded = load_vocabulary()
+    corpus = pd.Series(embedded.means, embedded.ids)
     return GeneFacts(
         lengths=gene_table()["length"].reindex(ids).to_numpy(dtype=np.float64),
-        expected=np.expm1(_corpus_mean().reindex(ids).to_numpy(dtype=np.float64)),
+        expected=np.expm1(corpus.reindex(ids).to_numpy(dtype=np.float64)),
         vocabulary=np.isin(ids, model.ids),
     )
-
-
-@cache
-def _corpus_mean() -> pd.Series:
-    """Return the mean ln(TPM+1) of each gene in the corpus of the embedded model."""
-    table = pd.read_csv(registry.locate("bulkformer-mini") / "genes.csv", index_col="ensembl_id")
-    return table["mean"]
 
 
 def _looked_at(adata: AnnData, n_rows: int, n_samples: int, *, transposed: bool) -> Finding:

@@ -168,7 +168,7 @@ def fill_lengths(
     if default_length is None and unknown.all():
         message = (
             f"no gene has a length in {own.source}: the ids are {reference.ids[:3].tolist()} ...; pass lengths=, or "
-            'identifiers="symbol" if var_names are symbols, or call bf.pp.diagnose(adata)'
+            'identifiers="symbol" or "entrez" if var_names are that, or call bf.pp.diagnose(adata)'
         )
         raise ValueError(message)
     values = own.bp if default_length is None else np.where(unknown, default_length, own.bp)

@@ -62,7 +62,7 @@ def embed(
         Append the three summary channels (missing share, mean of the measured values, share of non-zero genes) of
         models that have them: ``D + 3`` columns.
     identifiers
-        What ``var_names`` are: ``"ensembl"`` (a version is dropped) or ``"symbol"``. ``None`` takes what
+        What ``var_names`` are: ``"ensembl"`` (a version is dropped), ``"symbol"`` or ``"entrez"``. ``None`` takes what
         :func:`bulkformer_tl.pp.log_tpm` was told when it made this layer, else Ensembl.
     min_coverage
         Least share of the model's genes that ``adata`` must have.

@@ -61,7 +61,7 @@ def gene_embeddings(
     protein
         Vectors to append, one row per gene by Ensembl id, for example protein embeddings.
     identifiers
-        What ``var_names`` are: ``"ensembl"`` (a version is dropped) or ``"symbol"``. ``None`` takes what
+        What ``var_names`` are: ``"ensembl"`` (a version is dropped), ``"symbol"`` or ``"entrez"``. ``None`` takes what
         :func:`bulkformer_tl.pp.log_tpm` was told when it made this layer, else Ensembl.
     min_coverage
         Least share of the model's genes that ``adata`` must have for contextual vectors.

@@ -56,7 +56,7 @@ def impute(
     predicted
         Also write the predictions at every position of the model's genes.
     identifiers
-        What ``var_names`` are: ``"ensembl"`` (a version is dropped) or ``"symbol"``. ``None`` takes what
+        What ``var_names`` are: ``"ensembl"`` (a version is dropped), ``"symbol"`` or ``"entrez"``. ``None`` takes what
         :func:`bulkformer_tl.pp.log_tpm` was told when it made this layer, else Ensembl.
     min_coverage
         Least share of the model's genes that ``adata`` must have.
