@@ -109,7 +109,7 @@ def _bins(
         # NaN is unequal to its floor and is refused with the rest
         wrong = (bins != np.floor(bins)) | (bins < 0)
         if wrong.any():
-            message = f"{name} holds {bins[wrong][0]!r}, which is no bin; bins are whole numbers from 0"
+            message = f"{name} holds {bins[wrong].tolist()[0]!r}, which is no bin; bins are whole numbers from 0"
             raise ValueError(message)
     return true[where], predicted[where]
 

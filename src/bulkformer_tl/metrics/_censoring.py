@@ -29,7 +29,7 @@ def check_outcome(time: ArrayLike, event: ArrayLike, risk: ArrayLike) -> tuple[N
 
 def _events(event: ArrayLike, n: int) -> NDArray[np.bool_]:
     flags = as_numbers(event, "event", n=n)
-    odd = sorted(set(np.unique(flags)) - {0.0, 1.0})
+    odd = sorted(set(np.unique(flags).tolist()) - {0.0, 1.0})
     if odd:
         message = f"event holds {odd[:3]}; use True or 1 for an event, False or 0 for a censored sample"
         raise ValueError(message)

@@ -32,17 +32,17 @@ def as_labels(values: ArrayLike, name: str, *, n: int | None = None) -> tuple[ND
     ValueError
         If there are too few or too many, or some are missing.
     TypeError
-        If they cannot be sorted, as text mixed with numbers.
+        If they mix text with something else.
     """
-    labels = np.asarray(values)
+    # numpy would turn a NaN among text into the text "nan"
+    labels = np.asarray(values if hasattr(values, "dtype") else pd.Series(list(values)))  # type: ignore[arg-type]
     _check_shape(labels, name, n)
     refuse_missing(pd.isna(labels), name)
-    try:
-        codes, categories = pd.factorize(labels, sort=True)
-    except TypeError as error:
-        kinds = sorted({type(label).__name__ for label in labels})
+    kinds = sorted({type(label).__name__ for label in labels.tolist()}) if labels.dtype == object else []
+    if len(kinds) > 1 and "str" in kinds:
         message = f"{name} mixes {' and '.join(kinds)}; make them one type, as with .astype(str)"
-        raise TypeError(message) from error
+        raise TypeError(message)
+    codes, categories = pd.factorize(labels, sort=True)
     return codes, np.asarray(categories)
 
 
@@ -101,7 +101,7 @@ def refuse_missing(missing: NDArray[np.bool_], name: str) -> None:
 def refuse_one_class(categories: NDArray[Any], name: str) -> None:
     """Raise if there is nothing to tell apart."""
     if len(categories) < 2:
-        found = f"only {categories[0]!r}" if len(categories) else "nothing"
+        found = f"only {categories.tolist()[0]!r}" if len(categories) else "nothing"
         message = f"{name} holds {found}; at least two classes are needed"
         raise ValueError(message)
 

@@ -240,9 +240,11 @@ def calibration_error(
 
 
 def _code_both(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp], int]:
-    n = len(as_labels(truth, "truth")[0])
-    as_labels(prediction, "prediction", n=n)
-    codes, names = as_labels(np.r_[np.asarray(truth), np.asarray(prediction)], "truth and prediction")
+    true, there = as_labels(truth, "truth")
+    predicted, named = as_labels(prediction, "prediction", n=len(true))
+    n = len(true)
+    both = np.concatenate([there.astype(object)[true], named.astype(object)[predicted]])
+    codes, names = as_labels(both, "truth and prediction")
     return codes[:n], codes[n:], len(names)
 
 

@@ -146,8 +146,8 @@ def batch_mixing(
 
     Returns
     -------
-    ``silhouette_batch``, ``ilisi``, ``kbet`` and ``graph_connectivity``, each between 0 and 1, larger for better
-    mixing.
+    ``silhouette_batch``, ``ilisi``, ``kbet`` (acceptance over all samples) and ``graph_connectivity`` (of labels, which
+    mixing must not cost), each between 0 and 1, larger is better.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def batch_mixing(
         return {
             "silhouette_batch": float(scib.silhouette_batch(points, codes, origin)),
             "ilisi": float(scib.ilisi_knn(neighbours, origin)),
-            "kbet": float(scib.kbet_per_label(neighbours, origin, codes)),
+            "kbet": float(scib.kbet(neighbours, origin)[0]),
             "graph_connectivity": float(scib.graph_connectivity(neighbours, codes)),
         }
 

@@ -117,14 +117,15 @@ def cross_validate(
         raise ValueError(message)
     names = _baselines(protocol, task, values, covariates)
     coded, classes = _target(target, task)
+    members = None if groups is None else as_labels(groups, "groups", n=len(coded))[0]
     labels = coded if task == "classification" else None
     inputs = _inputs(representations, names, values, covariates, len(coded))
-    used = list(splits) if splits is not None else protocol.split(len(coded), labels=labels, groups=groups)
+    used = list(splits) if splits is not None else protocol.split(len(coded), labels=labels, groups=members)
     folds = _folds(used, len(coded))
     shape = (len(coded), len(classes)) if labels is not None else (len(coded),)
     predictions = {name: np.full(shape, np.nan) for name in inputs}
     for position, split in enumerate(used):
-        inner = _inner(split, protocol, labels, groups, position)
+        inner = _inner(split, protocol, labels, members, position)
         for name, (matrix, maker) in inputs.items():
             estimator, kind = _estimator(maker, task, head, _shape(matrix, split, inner), protocol.rng)
             predictions[name][split.test] = fit_predict(
@@ -135,7 +136,7 @@ def cross_validate(
         coded[tested],
         {name: predicted[tested] for name, predicted in predictions.items()},
         folds=folds[tested],
-        groups=None if groups is None else np.asarray(groups)[tested],
+        groups=None if members is None else members[tested],
         baselines=names,
         protocol=protocol,
     )

@@ -184,13 +184,9 @@ def inner_folds(
         As :func:`k_fold`.
     """
     kept = split.train
-    inner = k_fold(
-        len(kept),
-        n_splits=n_splits,
-        labels=None if labels is None else np.asarray(labels)[kept],
-        groups=None if groups is None else np.asarray(groups)[kept],
-        rng=rng,
-    )
+    classes = None if labels is None else as_labels(labels, "labels")[0][kept]
+    members = None if groups is None else as_labels(groups, "groups")[0][kept]
+    inner = k_fold(len(kept), n_splits=n_splits, labels=classes, groups=members, rng=rng)
     return [Split(kept[train], kept[test], f"{split.name}, inner {name}") for train, test, name in inner]
 
 
@@ -217,7 +213,7 @@ def _stratify(
     splitter = StratifiedGroupKFold if grouped else StratifiedKFold
     folds = np.empty(len(codes), dtype=np.intp)
     seeded = splitter(n_splits, shuffle=True, random_state=int(rng.integers(2**31)))
-    for fold, (_, test) in enumerate(seeded.split(codes, codes, members)):
+    for fold, (_, test) in enumerate(seeded.split(codes, codes, members if grouped else None)):
         folds[test] = fold
     return folds
 
