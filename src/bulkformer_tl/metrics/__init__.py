@@ -16,6 +16,7 @@ from bulkformer_tl.metrics._compare import compare
 from bulkformer_tl.metrics._concordance import concordance_by_stratum, harrell_c, uno_c
 from bulkformer_tl.metrics._duplicates import near_duplicates
 from bulkformer_tl.metrics._evaluate import Evaluation, cross_validate
+from bulkformer_tl.metrics._imputers import Imputer, fit_imputer, imputer_names
 from bulkformer_tl.metrics._protocol import Protocol
 from bulkformer_tl.metrics._regression import pearson, r2, rmse, spearman
 from bulkformer_tl.metrics._resample import resample
@@ -25,6 +26,7 @@ from bulkformer_tl.metrics._tables import add_rows, holm
 
 __all__ = [
     "Evaluation",
+    "Imputer",
     "Protocol",
     "Split",
     "add_rows",
@@ -43,10 +45,12 @@ __all__ = [
     "concordance_by_stratum",
     "cross_validate",
     "f1",
+    "fit_imputer",
     "fit_predict",
     "harrell_c",
     "hel_sensitivity",
     "holm",
+    "imputer_names",
     "inner_folds",
     "integrated_brier",
     "k_fold",

@@ -2,6 +2,7 @@
 
 from bulkformer_tl.pl._coverage import coverage
 from bulkformer_tl.pl._imputation import imputation
+from bulkformer_tl.pl._imputation_curve import imputation_curve
 from bulkformer_tl.pl._palette import palette
 
-__all__ = ["coverage", "imputation", "palette"]
+__all__ = ["coverage", "imputation", "imputation_curve", "palette"]

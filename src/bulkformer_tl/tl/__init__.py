@@ -3,5 +3,6 @@
 from bulkformer_tl.tl._embed import embed
 from bulkformer_tl.tl._gene_embeddings import gene_embeddings
 from bulkformer_tl.tl._impute import impute
+from bulkformer_tl.tl._score_imputation import score_imputation
 
-__all__ = ["embed", "gene_embeddings", "impute"]
+__all__ = ["embed", "gene_embeddings", "impute", "score_imputation"]
