@@ -5,6 +5,6 @@ from __future__ import annotations
 from bulkformer_tl.models._bulkformer import BulkFormer, Encoded
 from bulkformer_tl.models._bundle import convert
 from bulkformer_tl.models._load import load
-from bulkformer_tl.registry import available
+from bulkformer_tl.registry import available, download
 
-__all__ = ["BulkFormer", "Encoded", "available", "convert", "load"]
+__all__ = ["BulkFormer", "Encoded", "available", "convert", "download", "load"]

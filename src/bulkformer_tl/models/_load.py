@@ -139,7 +139,8 @@ def _load_known(known: registry.ModelInfo, folder: Path, files: Mapping[str, Pat
     for file in known.files:
         path, role = folder / file["name"], file["role"]
         if role not in files and role != "protein":
-            paths[role] = require_file(path, f"the {role} file of {known.name}", file["url"] or known.source)
+            where = f"{file['url'] or known.source}, or call bf.models.download({known.name!r})"
+            paths[role] = require_file(path, f"the {role} file of {known.name}", where)
             verify_file(path, size=file["bytes"], digest=file["sha256"])
     if is_latest_folder(folder):
         model = _load_folder(folder, files, name=known.name)

@@ -27,6 +27,8 @@ class ModelInfo:
         Size of its vocabulary.
     width
         Width D of its vectors.
+    unit
+        What it reads: ``"log_tpm"``, ln(TPM+1).
     denominator
         Which genes the TPM of its training data ran over: ``"all"`` or ``"vocabulary"``.
     pooling
@@ -47,6 +49,7 @@ class ModelInfo:
     family: str
     n_genes: int
     width: int
+    unit: str
     denominator: str
     pooling: str
     files: tuple[dict[str, Any], ...]
@@ -84,6 +87,19 @@ def info(name: str) -> ModelInfo:
     return _registry()[name]
 
 
+def place(name: str) -> Path:
+    """Return where the files of a model are, or would be: in the package, or in the cache.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+    """
+    known = info(name)
+    inside = Path(str(files("bulkformer_tl"))) / "resources" / known.name
+    return inside if inside.exists() else settings.cache_dir / "models" / known.name
+
+
 def locate(name: str) -> Path:
     """Return the folder of a model on this machine: in the package, or in the cache.
 
@@ -95,13 +111,12 @@ def locate(name: str) -> Path:
         If it is not on this machine; the message says where to get it and where to put it.
     """
     known = info(name)
-    inside = Path(str(files("bulkformer_tl"))) / "resources" / name
-    folder = inside if inside.exists() else settings.cache_dir / "models" / name
+    folder = place(name)
     if not folder.exists():
         names = ", ".join(file["name"] for file in known.files)
         message = (
-            f"{name} is not on this machine. Get {names} from {known.source} and put them into {folder}, "
-            "or pass the files' own paths to bf.models.load"
+            f"{name} is not on this machine. Get {names} from {known.source}: call bf.models.download({name!r}), or "
+            f"put them into {folder} by hand; bf.models.load also takes the files' own paths"
         )
         raise FileNotFoundError(message)
     return folder
