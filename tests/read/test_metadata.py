@@ -93,6 +93,7 @@ def test_equal_rows_are_merged_and_counted(counts, samples):
         ("run,age\nx1,40\nx2,50\n", r"no column of .*Samples are called \['d1', 'd2', 'd3'\].*'run': \['x1', 'x2'\]"),
         ("run,age,sex\nd1,40,f\nd1,41,f\n", r"has 2 rows for the sample 'd1', which differ in \['age'\]; keep one row"),
         ("run,age\nd1,40,5\nd2,50\n", "line 2: 3 fields where the header has 2"),
+        ("sample,age\nd1,40,f\nd2,50,m\n", "line 2: 3 fields where the header has 2"),
         ("run,age\nd1,40\nd2\n", "line 3: 1 fields where the header has 2"),
         ("run,age,age\nd1,40,41\n", r"the columns \['age'\] occur more than once"),
         ("", "is empty"),

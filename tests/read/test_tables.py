@@ -9,6 +9,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from bulkformer_tl._read import read
 
@@ -123,6 +124,23 @@ def test_text_columns_of_samples_go_to_obs(write):
     check(adata, ["TP53", "GAPDH"], SAMPLES[:2], [[1, 3], [2, 4]])
 
 
+def test_numbers_unlike_genes_are_reported(write, caplog):
+    genes = [f"ENSG{i:011d}" for i in range(20)]
+    adata = read(write(table(genes=SAMPLES, samples=["age", *genes], counts=np.arange(63).reshape(3, 21))))
+    assert adata.uns["read"]["columns_unlike_genes"] == ["age"]
+    assert "['age'] do not look like genes but hold numbers; they are kept, drop" in caplog.text
+    assert adata.n_vars == 21
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_uncounted_reads_are_no_genes(write, transpose):
+    genes = [*GENES[:3], "__no_feature", "N_unmapped"]
+    names = (SAMPLES, genes) if transpose else (genes, SAMPLES)
+    adata = read(write(table(genes=names[0], samples=names[1], counts=COUNTS.T if transpose else COUNTS)))
+    check(adata, genes=GENES[:3], counts=COUNTS[:3])
+    assert adata.uns["read"]["dropped_rows"] == ["__no_feature", "N_unmapped"]
+
+
 def test_a_column_that_counts_rows_is_passed_over(write):
     lines = table().splitlines()
     text = "\n".join([f",{lines[0]}", *(f"{i},{line}" for i, line in enumerate(lines[1:]))])
@@ -149,10 +167,10 @@ def test_quoted_numbers(write):
 @pytest.mark.parametrize("names", ["var_names", "gene_symbol"])
 @pytest.mark.parametrize("transpose", [False, True])
 def test_real_cohorts_come_back(cohorts, tmp_path, file, names, transpose):
-    adata = ad.read_h5ad(cohorts / file)[:, ::5].copy()
-    frame = pd.DataFrame(np.asarray(adata.X), adata.obs_names, adata.var_names)
-    if names == "gene_symbol":
-        frame.columns = adata.var["gene_symbol"]
+    adata = ad.read_h5ad(cohorts / file)
+    genes = adata.var_names if names == "var_names" else adata.var["gene_symbol"]
+    values = adata.X.toarray() if sp.issparse(adata.X) else np.asarray(adata.X)
+    frame = pd.DataFrame(values[:, ::5], list(adata.obs_names), list(genes[::5]))
     (frame if transpose else frame.T).to_csv(tmp_path / "x.tsv.gz", sep="\t")
     again = read(tmp_path / "x.tsv.gz", metadata=adata.obs)
     np.testing.assert_allclose(again.X, frame, rtol=1e-6)
@@ -174,6 +192,7 @@ def test_integers_beyond_32_bits(write):
     adata = read(write("gene,a,b\nTP53,1,3000000000\nGAPDH,4,2\n"))
     assert adata.X.dtype == np.int64
     assert adata.X[1, 0] == 3_000_000_000
+    assert read(write("gene,a\nTP53,99999999999999999999\n")).X.tolist() == [[1e20]]
 
 
 def test_several_batches_equal_one(write, monkeypatch):
@@ -204,6 +223,7 @@ def test_numbers_of_other_countries(write, text, options, expected):
         ("# only\n# comments\n", "only 2 comment lines"),
         ("gene,a,b\nTP53,1,2\nGAPDH,3\n", r"line 3 \(row 'GAPDH'\): 2 fields where the header has 3.*cut short"),
         ("gene,a,b\nTP53,1,2\n\nGAPDH,3,4,5\n", r"line 4 \(row 'GAPDH'\): 4 fields where the header has 3"),
+        ("gene,a\nTP53,1,2\nGAPDH,3,4\n", "line 2 .*3 fields where the header has 2"),
         ("gene,a\nTP53,1\nGAPDH,1,234\nACTB,3\n", "line 3 .*digits are grouped.*quote those cells"),
         (
             "gene,a,b\nTP53,1,2\nGAPDH,3,low\nACTB,x,4\nDPM1,1,1\n",
@@ -223,7 +243,7 @@ def test_numbers_of_other_countries(write, text, options, expected):
         ("gene,a,,b\nTP53,1,2,3\nGAPDH,4,5,6\n", "sample 2 of 3 has no name"),
         ("sample,TP53,GAPDH\na,1,2\na,3,4\n", "the sample 'a' occurs 2 times"),
         ("TP53,1,2.5\nGAPDH,3,4.5\n", "has no header: line 1 is 'TP53,1,2.5'"),
-        ("gene,a,b\nTP53,1,2,\nGAPDH,3,4,\n", "every row ends with ',' but the header does not"),
+        ("a,b\nTP53,1,\nGAPDH,3,\n", "every row ends with ',' but the header does not"),
         ("just a sentence\n", "is empty below its header"),
         ("word\nanother\n", "has a single column, starting with 'word'"),
         ("gene,symbol\nENSG00000141510,TP53\nENSG00000111640,GAPDH\n", "holds no column of numbers"),

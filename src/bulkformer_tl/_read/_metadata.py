@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bulkformer_tl._read._part import LISTED
-from bulkformer_tl._read._text import numbered_lines, read_head, split
+from bulkformer_tl._read._text import full_header, numbered_lines, read_head, split
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,10 +32,7 @@ def read_frame(path: Path, encoding: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         message = f"there is no file {path}"
         raise FileNotFoundError(message)
     head = read_head(path, encoding)
-    header = [name.strip() for name in head.header]
-    if len(head.lines) > 1 and all(len(row) == len(header) + 1 for row in head.rows[1:]):
-        # R leaves the corner out
-        header = ["", *header]
+    header = full_header(head)
     lines = []
     for number, line in numbered_lines(path, encoding):
         if number <= head.first or not line.strip():

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Rows in which STAR and HTSeq say how many reads they did not count.
+_SUMMARY = {
+    *("N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous"),
+    *("__no_feature", "__ambiguous", "__too_low_aQual", "__not_aligned", "__alignment_not_unique"),
+}
+
 #: Entries of a list that are kept in the report; counts are always complete.
 LISTED = 20
 
@@ -62,6 +68,21 @@ class Part:
     var: pd.DataFrame = field(default_factory=pd.DataFrame)
     places: list[str] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
+
+
+def without_summary(part: Part) -> Part:
+    """Drop what a counter says of reads that it did not count."""
+    summary = [gene for gene in part.genes if gene in _SUMMARY]
+    if summary:
+        keep = np.array([gene not in _SUMMARY for gene in part.genes])
+        part.matrix = part.matrix[:, keep]
+        part.layers = {name: values[:, keep] for name, values in part.layers.items()}
+        part.var = part.var[keep].reset_index(drop=True) if len(part.var.columns) else part.var
+        part.places = [place for place, kept in zip(part.places, keep, strict=True) if kept]
+        part.genes = [gene for gene in part.genes if gene not in _SUMMARY]
+        part.report["dropped_rows"] = summary
+        logger.info("%s: %s count reads without a gene and were dropped", part.source, summary)
+    return part
 
 
 def join(parts: list[Part], source: Path) -> Part:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bulkformer_tl._read._names import gene_share, transcript_share
-from bulkformer_tl._read._part import LISTED, Part
+from bulkformer_tl._read._part import LISTED, Part, without_summary
 from bulkformer_tl._read._table import Dialect, Table, parse, text_columns
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def read_sample(
     )
     if layout.endswith("_transcripts"):
         return _to_genes(part, _genes_of(part, table, tx2gene))
-    return _without(part, "N_")
+    return without_summary(part)
 
 
 def sample_name(path: Path) -> str:
@@ -143,7 +143,7 @@ def _read_star(head: Head, strandedness: Strandedness, dialect: Dialect) -> Part
         places=[f"line {line}" for line in table.lines],
         report={"orientation": "genes_by_samples", "strandedness": strandedness},
     )
-    return _without(part, "N_")
+    return without_summary(part)
 
 
 def _read_htseq(head: Head, dialect: Dialect) -> Part:
@@ -163,22 +163,7 @@ def _read_htseq(head: Head, dialect: Dialect) -> Part:
         places=[f"line {line}" for line in table.lines],
         report={"orientation": "genes_by_samples"},
     )
-    return _without(part, "__")
-
-
-def _without(part: Part, prefix: str) -> Part:
-    """Drop the rows in which a counter says how many reads it did not count."""
-    summary = [gene for gene in part.genes if gene.startswith(prefix)]
-    if summary:
-        keep = np.array([not gene.startswith(prefix) for gene in part.genes])
-        part.matrix = part.matrix[:, keep]
-        part.layers = {name: values[:, keep] for name, values in part.layers.items()}
-        part.var = part.var[keep].reset_index(drop=True) if len(part.var.columns) else part.var
-        part.places = [place for place, kept in zip(part.places, keep, strict=True) if kept]
-        part.genes = [gene for gene in part.genes if not gene.startswith(prefix)]
-        part.report["dropped_rows"] = summary
-        logger.info("%s: the rows %s count reads without a gene and were dropped", part.source, summary)
-    return part
+    return without_summary(part)
 
 
 def _genes_of(part: Part, table: Table, tx2gene: pd.Series | None) -> list[Any]:

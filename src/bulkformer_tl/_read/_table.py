@@ -213,9 +213,11 @@ def _numbers(cells: list[str], dialect: Dialect) -> pd.Series:
 
 
 def _compact(values: NDArray[Any]) -> NDArray[Any]:
-    """Return integers in 32 bits where they fit."""
+    """Return integers in 32 bits where they fit, and as floats where not even 64 bits hold them."""
     limit = np.iinfo(np.int32)
-    if values.dtype.kind in "iu" and values.size and limit.min <= values.min() and values.max() <= limit.max:
+    if values.dtype.kind not in "if":
+        return values.astype(np.float64)
+    if values.dtype.kind == "i" and limit.min <= values.min() and values.max() <= limit.max:
         return values.astype(np.int32)
     return values
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from bulkformer_tl._read._names import entrez_share, gene_share
-from bulkformer_tl._read._part import Part, check_samples
+from bulkformer_tl._read._part import LISTED, Part, check_samples, without_summary
 from bulkformer_tl._read._table import Dialect, Table, parse, text_columns
-from bulkformer_tl._read._text import Head, numbered_lines, split
+from bulkformer_tl._read._text import Head, full_header, numbered_lines, split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +71,9 @@ def read_table(head: Head, layout: str, orientation: Orientation | None, dialect
     if layout in _NOTES:
         part.report["note"] = _NOTES[layout]
         logger.info("%s: %s", head.path, _NOTES[layout])
+    part = without_summary(part)
+    if not genes_in_rows:
+        _report_strangers(part)
     return part
 
 
@@ -158,21 +161,12 @@ def table_layout(head: Head) -> str:
 
 def _header(head: Head) -> list[str]:
     """Return the names of all columns, that of the row names included."""
-    rows = head.rows
-    header = [name.strip() for name in rows[0]]
-    if len(header) == 1 and len(rows[-1]) == 1:
+    header = full_header(head)
+    if len(header) == 1:
         message = (
             f"{head.path} has a single column, starting with {header[0][:40]!r}; tab, comma or ';' separate columns"
         )
         raise ValueError(message)
-    if len(rows) > 1 and all(len(row) == len(header) + 1 for row in rows[1:]):
-        if all(not row[-1].strip() for row in rows[1:]):
-            message = (
-                f"{head.path}: every row ends with {head.delimiter!r} but the header does not; remove the last one"
-            )
-            raise ValueError(message)
-        # R leaves the corner out
-        header = ["", *header]
     numbers = [name for name in header[1:] if _NUMBER.match(name)]
     repeated = len(set(numbers)) < len(numbers) or any("." in name for name in numbers)
     if numbers and len(numbers) == len(header) - 1 and (repeated or gene_share([header[0]]) == 1):
@@ -224,6 +218,18 @@ def gene_side(rows: Sequence[str], columns: Sequence[str]) -> Literal["rows", "c
     if max(shares) < GENE_SHARE or min(shares) > 0.5 * max(shares):
         return None
     return "rows" if shares[0] > shares[1] else "columns"
+
+
+def _report_strangers(part: Part) -> None:
+    """Report columns of numbers, such as an age, among columns that are nearly all genes."""
+    strangers = [name for name in part.genes if gene_share([name]) == 0]
+    if strangers and len(strangers) < 0.1 * len(part.genes):
+        part.report |= {"n_columns_unlike_genes": len(strangers), "columns_unlike_genes": strangers[:LISTED]}
+        logger.warning(
+            "%s: the columns %s do not look like genes but hold numbers; they are kept, drop them if they are no genes",
+            part.source,
+            strangers[:5],
+        )
 
 
 def _entrez(names: Sequence[str]) -> float:

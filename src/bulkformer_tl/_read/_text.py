@@ -44,6 +44,25 @@ _FOREIGN = {
 _DELIMITERS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", " ": "space"}
 
 
+#: What the column of row names is called; a header that starts so is not one that R wrote without it.
+_CORNERS = {
+    *("", "gene", "genes", "gene_id", "geneid", "gene id", "gene_name", "gene_symbol", "symbol", "ensembl_id", "id"),
+    *(
+        "name",
+        "feature",
+        "probe",
+        "target_id",
+        "sample",
+        "samples",
+        "sample_id",
+        "sampleid",
+        "sample id",
+        "run",
+        "index",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Head:
     """The first lines of a text file.
@@ -80,6 +99,24 @@ class Head:
     def header(self) -> list[str]:
         """Fields of the first line."""
         return self.rows[0]
+
+
+def full_header(head: Head) -> list[str]:
+    """Return the names of all columns; R leaves out that of the row names.
+
+    Raises
+    ------
+    ValueError
+        If every row ends with a separator that the header does not have: values would move one column to the right.
+    """
+    header, *rows = head.rows
+    header = [name.strip() for name in header]
+    if not rows or any(len(row) != len(header) + 1 for row in rows) or header[0].casefold() in _CORNERS:
+        return header
+    if all(not row[-1].strip() for row in rows):
+        message = f"{head.path}: every row ends with {head.delimiter!r} but the header does not; remove the last one"
+        raise ValueError(message)
+    return ["", *header]
 
 
 def split(line: str, delimiter: str) -> list[str]:
