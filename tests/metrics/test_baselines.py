@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 
 from bulkformer_tl.metrics import Split, baseline, baseline_names, fit_predict, inner_folds, k_fold, probe
-from bulkformer_tl.metrics._baselines import grid_of
+from bulkformer_tl.metrics._heads import grid_of
 
 SPLIT = Split(np.arange(0, 60), np.arange(60, 80), "hand")
 
@@ -107,7 +108,7 @@ def test_pca_is_fitted_on_training_samples(cohort):
 
 def test_hvg_keeps_the_most_variable(cohort, monkeypatch):
     values, codes, _, _ = cohort
-    monkeypatch.setattr("bulkformer_tl.metrics._baselines.N_GENES", 3)
+    monkeypatch.setattr("bulkformer_tl.metrics._heads.N_GENES", 3)
     values[:, [4, 9, 11]] *= 10
     # variable among the samples that are held out only
     values[60:, 20] *= 1000
@@ -123,6 +124,7 @@ def test_inner_folds_choose_the_penalty(cohort):
     found = fit_predict(model, values, number, SPLIT, inner=inner, grid=grid_of("linear", "regression"))
     # of noise the largest penalty predicts best
     model.set_params(head__alpha=1e4)
+    assert grid_of("linear", "regression")["alpha"][-1] == 1e4
     np.testing.assert_allclose(found, fit_predict(model, values, number, SPLIT))
 
 
@@ -164,3 +166,18 @@ def test_names():
         probe("svm", task="regression", shape=(5, 5))
     with pytest.raises(ValueError, match="task is 'survival'"):
         baseline_names("survival")
+
+
+def test_choice_equals_a_grid_search(cohort):
+    values, codes, _, _ = cohort
+    inner = inner_folds(SPLIT, n_splits=3, labels=codes)
+    model, grid = probe(task="classification", shape=(40, 30)), grid_of("linear", "classification")
+    search = GridSearchCV(
+        model,
+        {f"head__{name}": choices for name, choices in grid.items()},
+        cv=[(split.train, split.test) for split in inner],
+        scoring="neg_log_loss",
+    ).fit(values[:60], codes[:60])
+    assert search.best_params_["head__C"] != model.named_steps["head"].C
+    found = fit_predict(model, values, codes, SPLIT, inner=inner, grid=grid, n_classes=2)
+    np.testing.assert_allclose(found, search.predict_proba(values[60:]))

@@ -1,6 +1,6 @@
 """Splits, scores, baselines and result tables of an honest evaluation, on arrays."""
 
-from bulkformer_tl.metrics._baselines import baseline, baseline_names, fit_predict, probe
+from bulkformer_tl.metrics._baselines import baseline, baseline_names, probe
 from bulkformer_tl.metrics._binned import hel_sensitivity, npv_50, sensitivity
 from bulkformer_tl.metrics._classification import (
     auprc,
@@ -16,6 +16,7 @@ from bulkformer_tl.metrics._compare import compare
 from bulkformer_tl.metrics._concordance import concordance_by_stratum, harrell_c, uno_c
 from bulkformer_tl.metrics._duplicates import near_duplicates
 from bulkformer_tl.metrics._evaluate import Evaluation, cross_validate
+from bulkformer_tl.metrics._fit import fit_predict
 from bulkformer_tl.metrics._imputers import Imputer, fit_imputer, imputer_names
 from bulkformer_tl.metrics._protocol import Protocol
 from bulkformer_tl.metrics._regression import pearson, r2, rmse, spearman

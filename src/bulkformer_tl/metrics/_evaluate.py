@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bulkformer_tl.metrics._baselines import (
-    DEFAULT,
-    RECIPES,
-    TRIVIAL,
-    Task,
-    baseline,
-    baseline_names,
-    fit_predict,
-    grid_of,
-    probe,
-)
+from bulkformer_tl.metrics._baselines import DEFAULT, RECIPES, TRIVIAL, baseline, baseline_names, probe
 from bulkformer_tl.metrics._check import as_labels, as_numbers, refuse_one_class
 from bulkformer_tl.metrics._compare import compare
+from bulkformer_tl.metrics._fit import fit_predict
+from bulkformer_tl.metrics._heads import Task, grid_of
 from bulkformer_tl.metrics._protocol import Protocol
 from bulkformer_tl.metrics._splits import Split, inner_folds
 
