@@ -79,6 +79,67 @@ class ImputeKeys:
         return f"var/{self.key}_in_vocabulary"
 
 
+@dataclass(frozen=True)
+class ClassifyKeys:
+    """Slots of :func:`bulkformer_tl.tl.classify`; ``name`` starts those of the samples."""
+
+    key: str
+    name: str
+
+    @classmethod
+    def of(cls, label: str, key_added: str | None) -> ClassifyKeys:
+        """Name slots after the label, or after ``key_added`` where it is given."""
+        return cls(f"classify_{label}", label) if key_added is None else cls(key_added, key_added)
+
+    @property
+    def prediction(self) -> str:
+        """Predicted class."""
+        return f"obs/{self.name}_pred"
+
+    @property
+    def probabilities(self) -> str:
+        """Calibrated probabilities, one column per class."""
+        return f"obsm/{self.name}_proba"
+
+    @property
+    def outlier(self) -> str:
+        """Whether the sample is far from those that were trained on."""
+        return f"obs/{self.name}_out_of_distribution"
+
+
+@dataclass(frozen=True)
+class RegressKeys:
+    """Slots of :func:`bulkformer_tl.tl.regress`; ``name`` starts those of the samples."""
+
+    key: str
+    name: str
+
+    @classmethod
+    def of(cls, target: str, key_added: str | None) -> RegressKeys:
+        """Name slots after the target, or after ``key_added`` where it is given."""
+        return cls(f"regress_{target}", target) if key_added is None else cls(key_added, key_added)
+
+    @property
+    def prediction(self) -> str:
+        """Predicted number."""
+        return f"obs/{self.name}_pred"
+
+    @property
+    def low(self) -> str:
+        """Lower end of the interval."""
+        return f"obs/{self.name}_low"
+
+    @property
+    def high(self) -> str:
+        """Upper end of the interval."""
+        return f"obs/{self.name}_high"
+
+    @property
+    def outlier(self) -> str:
+        """Whether the sample is far from those that were trained on."""
+        return f"obs/{self.name}_out_of_distribution"
+
+
 def params(key: str) -> str:
     """Return the slot that holds how a result was made."""
     return f"uns/{key}"

@@ -1,8 +1,10 @@
 """Tools: what a model makes of the samples, written beside the data."""
 
+from bulkformer_tl.tl._classify import classify
 from bulkformer_tl.tl._embed import embed
 from bulkformer_tl.tl._gene_embeddings import gene_embeddings
+from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._impute import impute
-from bulkformer_tl.tl._score_imputation import score_imputation
+from bulkformer_tl.tl._regress import regress
 
-__all__ = ["embed", "gene_embeddings", "impute", "score_imputation"]
+__all__ = ["Head", "classify", "embed", "fitted_head", "gene_embeddings", "impute", "regress"]

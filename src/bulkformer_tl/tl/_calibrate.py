@@ -1,0 +1,125 @@
+"""Probabilities, intervals and distances that are honest about what a head has not seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Probabilities are kept away from zero by this before their logarithm is taken.
+TINY = 1e-12
+#: Temperatures lie between the inverse of this and this.
+MAX_TEMPERATURE = 20.0
+#: Neighbours whose mean distance says how far away a sample is, and the share of training samples that are nearer.
+N_NEIGHBORS, QUANTILE = 5, 0.99
+
+
+def fit_temperature(shares: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
+    """Find the temperature that makes held-out probabilities most likely (Guo et al. 2017, arXiv:1706.04599).
+
+    Parameters
+    ----------
+    shares
+        Probabilities of samples that were not fitted to, shape (N, K).
+    codes
+        Their classes, shape (N,).
+
+    Returns
+    -------
+    Above 1 where the head was too sure of itself, below 1 where it was not sure enough.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_temperature: float) -> float:
+        chosen = sharpen(shares, float(np.exp(log_temperature)))[np.arange(len(codes)), codes]
+        return float(-np.log(np.maximum(chosen, TINY)).mean())
+
+    limit = float(np.log(MAX_TEMPERATURE))
+    found: Any = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
+    return float(np.exp(found.x))
+
+
+def sharpen(shares: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """Divide the logarithms of probabilities (N, K) by a temperature and normalise them again."""
+    logits = np.log(np.maximum(shares, TINY)) / temperature
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: NDArray[np.float64] = raised / raised.sum(axis=1, keepdims=True)
+    return found
+
+
+def conformal_width(errors: NDArray[np.float64], level: float) -> float:
+    """Return half the width of a conformal interval (Vovk 2015, doi:10.1007/s10472-013-9368-4).
+
+    Parameters
+    ----------
+    errors
+        Absolute errors of held-out samples, shape (N,).
+    level
+        Share of new samples that the interval is to cover.
+
+    Returns
+    -------
+    The ceil((N + 1) level)-th smallest error; infinite if there are too few for the level.
+    """
+    rank = int(np.ceil((len(errors) + 1) * level))
+    return float(np.sort(errors)[rank - 1]) if rank <= len(errors) else np.inf
+
+
+def far_from_training(
+    train: NDArray[np.floating], test: NDArray[np.floating], groups: NDArray[np.intp] | None = None
+) -> NDArray[np.bool_]:
+    """Flag samples whose nearest training samples are farther away than training samples are from each other.
+
+    Features are filled and scaled as the training samples are; distance is the mean Euclidean one to the five nearest
+    training samples, for training samples to those of other groups.
+
+    Parameters
+    ----------
+    train
+        Training samples, shape (N, D).
+    test
+        Other samples, shape (M, D).
+    groups
+        Groups of the training samples, shape (N,).
+
+    Returns
+    -------
+    Whether the distance exceeds the 99th percentile of those of the training samples, shape (M,).
+    """
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    scale = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler()).fit(train)
+    known = scale.transform(train)
+    members = np.arange(len(known)) if groups is None else groups
+    usual = _distance(known, known, (members, members))
+    usual = usual[np.isfinite(usual)]
+    if not len(usual):
+        return np.zeros(len(test), dtype=bool)
+    limit = np.quantile(usual, QUANTILE, method="higher")
+    found: NDArray[np.bool_] = _distance(scale.transform(test), known, None) > limit
+    return found
+
+
+def _distance(
+    rows: NDArray[np.floating], known: NDArray[np.floating], members: tuple[NDArray[np.intp], NDArray[np.intp]] | None
+) -> NDArray[np.float64]:
+    """Return the mean distance of each row to its nearest known samples, those of its own group left out."""
+    from sklearn.metrics import pairwise_distances_chunked
+
+    def nearest(block: NDArray[np.float64], start: int) -> NDArray[np.float64]:
+        if members is not None:
+            own = members[0][start : start + len(block), None] == members[1][None]
+            block = np.where(own, np.inf, block)
+        k = min(N_NEIGHBORS, block.shape[1])
+        closest = np.sort(np.partition(block, k - 1, axis=1)[:, :k], axis=1)
+        finite = np.isfinite(closest)
+        total = np.where(finite, closest, 0).sum(axis=1)
+        return np.where(finite.any(axis=1), total / np.maximum(finite.sum(axis=1), 1), np.inf)
+
+    found = list(pairwise_distances_chunked(rows, known, reduce_func=nearest))
+    return np.concatenate(found)

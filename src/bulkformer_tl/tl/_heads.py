@@ -1,0 +1,317 @@
+"""Fitted heads: kept as arrays in ``uns``, written to a folder without pickle, and read back with every check."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bulkformer_tl._anndata import check_anndata, get_params
+from bulkformer_tl.tl._calibrate import sharpen
+from bulkformer_tl.tl._extract import KEPT, check_arrays, forward
+from bulkformer_tl.tl._samples import all_expression, embedding_params, get_representation
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+FORMAT = 1
+FACTS, ARRAYS = "head.json", "head.safetensors"
+#: What the facts say, and of which type.
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "task": str,
+    "label": str,
+    "kind": str,
+    "link": str,
+    "use_rep": str,
+    "checksum": str,
+    "classes": list,
+    "genes": list,
+    "calibration": (int, float),
+}
+TASKS = ("classification", "regression")
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A fitted head that predicts a label from a representation.
+
+    Parameters
+    ----------
+    facts
+        Label, task, classes, representation and its model, kind of head and calibration, as plain values.
+    arrays
+        Its weights.
+    """
+
+    facts: dict[str, Any]
+    arrays: dict[str, NDArray[Any]] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_facts(self.facts)
+        n_classes, genes = len(self.facts["classes"]), self.facts["genes"]
+        n_features = len(self.arrays.get("fill", ()))
+        check_arrays(self.facts["kind"], self.arrays, n_features, n_classes)
+        if genes and len(genes) != n_features:
+            message = f"the head names {len(genes)} genes and weighs {n_features}"
+            raise ValueError(message)
+
+    def predict(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
+        """Predict the label of samples.
+
+        Parameters
+        ----------
+        adata
+            Samples with the representation that the head was fitted to, made by the same model.
+        layer
+            Where expression is, for a head on expression itself; ``None`` reads ``X``.
+
+        Returns
+        -------
+        One row per sample. Classification: ``prediction`` and a column of calibrated probabilities per class.
+        Regression: ``prediction``, and ``low`` and ``high`` of its interval.
+
+        Raises
+        ------
+        KeyError
+            If the representation or a gene is not there.
+        ValueError
+            If it has another width or comes from another model.
+        """
+        check_anndata(adata)
+        found = self.predict_array(self._matrix(adata, layer))
+        if self.facts["task"] == "regression":
+            width = self.facts["calibration"]
+            numbers = {"prediction": found, "low": found - width, "high": found + width}
+            return pd.DataFrame(numbers, index=adata.obs_names)
+        classes = self.facts["classes"]
+        shares = pd.DataFrame(found, index=adata.obs_names, columns=[str(name) for name in classes])
+        chosen = pd.Categorical.from_codes(found.argmax(axis=1).tolist(), categories=pd.Index(classes))
+        return pd.concat([pd.Series(chosen, index=adata.obs_names, name="prediction"), shares], axis=1)
+
+    def predict_array(self, matrix: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Predict from the representation itself.
+
+        Parameters
+        ----------
+        matrix
+            Shape (N, D).
+
+        Returns
+        -------
+        Calibrated probabilities (N, K), or numbers (N,).
+
+        Raises
+        ------
+        ValueError
+            If it has another width.
+        """
+        n_features = len(self.arrays["fill"])
+        if np.ndim(matrix) != 2 or np.shape(matrix)[1] != n_features:
+            message = f"the head reads {n_features} columns and the matrix has the shape {np.shape(matrix)}"
+            raise ValueError(message)
+        found = forward(self.facts["kind"], self.facts["link"], self.arrays, np.asarray(matrix))
+        return found if self.facts["task"] == "regression" else sharpen(found, self.facts["calibration"])
+
+    def save(self, path: str | Path) -> None:
+        """Write the head to a folder: ``head.safetensors`` and ``head.json`` with its SHA-256.
+
+        Parameters
+        ----------
+        path
+            Folder; made if it is not there. Files of an earlier head in it are replaced.
+
+        Raises
+        ------
+        FileExistsError
+            If it is there and holds something else.
+        """
+        from safetensors.numpy import save
+
+        folder = Path(path)
+        if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - {FACTS, ARRAYS}):
+            message = f"{folder} exists and holds something else than a head; name another folder"
+            raise FileExistsError(message)
+        folder.mkdir(parents=True, exist_ok=True)
+        data = save({name: np.ascontiguousarray(array) for name, array in self.arrays.items()})
+        facts = {
+            "format": FORMAT,
+            "package": "bulkformer_tl",
+            "version": version("bulkformer-tl"),
+            "scikit-learn": version("scikit-learn"),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "bytes": len(data),
+            "facts": self.facts,
+        }
+        _replace(folder / ARRAYS, data)
+        _replace(folder / FACTS, json.dumps(facts, indent=1).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a head that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path
+            Its folder.
+
+        Returns
+        -------
+        The head; its predictions are equal bit for bit.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a file is not there.
+        ValueError
+            If a file was cut or changed, or is no head.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        folder = Path(path)
+        for name in (FACTS, ARRAYS):
+            if not (folder / name).is_file():
+                message = f"{folder} holds no {name}; name the folder that Head.save wrote"
+                raise FileNotFoundError(message)
+        known = _read_facts(folder / FACTS)
+        data = (folder / ARRAYS).read_bytes()
+        if len(data) != known["bytes"] or hashlib.sha256(data).hexdigest() != known["sha256"]:
+            message = f"{folder / ARRAYS} is not the file that {FACTS} describes: it was cut or changed"
+            raise ValueError(message)
+        try:
+            arrays = load(data)
+        except SafetensorError as error:
+            message = f"{folder / ARRAYS} is no safetensors file: {error}"
+            raise ValueError(message) from error
+        return cls(known["facts"], arrays)
+
+    def _matrix(self, adata: AnnData, layer: str | None) -> NDArray[np.float32]:
+        genes, use_rep = self.facts["genes"], self.facts["use_rep"]
+        if genes:
+            absent = [name for name in genes if name not in adata.var_names]
+            if absent:
+                message = f"adata lacks {len(absent)} of the head's {len(genes)} genes, such as {absent[0]!r}"
+                raise KeyError(message + "; add them as missing with bf.pp.align_genes")
+            return all_expression([adata], layer, genes)
+        made = embedding_params(adata, use_rep).get("checksum", "")
+        if made and self.facts["checksum"] and made != self.facts["checksum"]:
+            message = (
+                f"adata.obsm[{use_rep!r}] comes from another model than the head was fitted to; embed it with that"
+            )
+            raise ValueError(message)
+        return get_representation(adata, use_rep)
+
+
+def fitted_head(adata: AnnData, key: str) -> Head:
+    """Return the head that classification or regression fitted to all training samples.
+
+    Parameters
+    ----------
+    adata
+        Samples after :func:`bulkformer_tl.tl.classify` or :func:`bulkformer_tl.tl.regress`; also when read back from
+        a file.
+    key
+        Name of the result, such as ``"classify_disease"``.
+
+    Returns
+    -------
+    The head of the latest run under that name, fitted to all labelled samples (or to the reference).
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    ValueError
+        If the head was of a kind that is not kept.
+
+    Examples
+    --------
+    >>> import bulkformer_tl as bf
+    >>> adata = bf.datasets.toy()
+    >>> bf.pp.log_tpm(adata)
+    >>> bf.tl.classify(adata, "tissue", use_rep=None, layer="log_tpm")
+    >>> bf.tl.fitted_head(adata, "classify_tissue").save("tissue_head")
+    >>> table = bf.tl.Head.load("tissue_head").predict(adata, layer="log_tpm")
+    >>> table.shape == (adata.n_obs, 1 + adata.obs["tissue"].nunique())
+    True
+    """
+    check_anndata(adata)
+    params = get_params(adata, key)
+    if params.get("task") not in TASKS:
+        message = f"adata.uns[{key!r}] is no result of bf.tl.classify or bf.tl.regress; call one of them first"
+        raise KeyError(message)
+    entry: Any = adata.uns[key]
+    if "head" not in entry:
+        message = f"head={params['head']!r} is not kept, since it would hold its training samples; use one of {KEPT}"
+        raise ValueError(message)
+    stored = entry["head"]
+    arrays = {str(name): np.asarray(array) for name, array in stored["arrays"].items()}
+    return Head(json.loads(str(stored["facts"])), arrays)
+
+
+def as_entry(head: Head) -> dict[str, Any]:
+    """Return the head as plain values that ``uns`` can hold and write."""
+    return {"facts": json.dumps(head.facts), "arrays": dict(head.arrays)}
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        message = f"{path} is no JSON: {error}"
+        raise ValueError(message) from error
+    kinds = {"format": int, "sha256": str, "bytes": int, "facts": dict}
+    if not isinstance(known, dict) or any(not isinstance(known.get(name), kind) for name, kind in kinds.items()):
+        message = f"{path} does not describe a head; it needs {sorted(kinds)}"
+        raise ValueError(message)
+    if known["format"] != FORMAT:
+        message = f"{path} has the format {known['format']}; this version reads {FORMAT}, update bulkformer-tl"
+        raise ValueError(message)
+    return known
+
+
+def _check_facts(facts: dict[str, Any]) -> None:
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(facts.get(name), kind)]
+    if wrong or set(facts) != set(FIELDS):
+        message = f"the facts of a head are {sorted(FIELDS)}; {wrong or sorted(set(facts) ^ set(FIELDS))} do not fit"
+        raise ValueError(message)
+    task, classes, calibration = facts["task"], facts["classes"], float(facts["calibration"])
+    plain = all(isinstance(name, str | int | float | bool) for name in classes)
+    counts = len(classes) >= 2 if task == "classification" else task == "regression" and not classes
+    known = plain and counts and len(set(classes)) == len(classes)
+    positive = calibration > 0 if task == "classification" else calibration >= 0
+    if not known or not positive or facts["link"] not in _links(facts["kind"], len(classes)):
+        message = f"no {facts['kind']!r} head has the task {task!r}, {len(classes)} classes, the link "
+        raise ValueError(f"{message}{facts['link']!r} and the calibration {calibration}")
+
+
+def _links(kind: str, n_classes: int) -> tuple[str, ...]:
+    """Return what may turn the output of a head into probabilities."""
+    if kind == "forest":
+        return ("mean",)
+    if n_classes < 3:
+        return ("sigmoid",) if n_classes else ("identity",)
+    return ("softmax", "one_versus_rest")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file under another name and rename it when it is complete."""
+    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+        Path(unfinished).replace(path)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
