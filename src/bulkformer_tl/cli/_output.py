@@ -1,0 +1,132 @@
+"""Files that commands write: complete, or not there."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pandas as pd
+    from anndata import AnnData
+
+_TABLES = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
+_SUFFIXES = (".h5ad", ".zarr", *_TABLES)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A place to write to.
+
+    Parameters
+    ----------
+    path
+        File, or folder of a zarr store; its suffix is the format.
+    force
+        Whether something that is there already may be replaced.
+    """
+
+    path: Path
+    force: bool
+
+    @property
+    def suffix(self) -> str:
+        """The suffix that decides the format."""
+        return next(suffix for suffix in _SUFFIXES[::-1] if self.path.name.lower().endswith(suffix))
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the format is a plain table."""
+        return self.suffix in _TABLES
+
+    def check(self) -> None:
+        """Refuse, before any work, a place that cannot be written to.
+
+        Raises
+        ------
+        FileNotFoundError
+            If its folder is not there.
+        FileExistsError
+            If it exists and may not be replaced.
+        """
+        if not self.path.parent.is_dir():
+            message = f"there is no folder {self.path.parent} to write {self.path.name} to"
+            raise FileNotFoundError(message)
+        if not self.path.exists():
+            return
+        if not self.force:
+            message = f"{self.path} exists; pass --force to replace it"
+            raise FileExistsError(message)
+        is_store = any((self.path / name).is_file() for name in ("zarr.json", ".zgroup"))
+        if (self.suffix == ".zarr") != self.path.is_dir() or (self.path.is_dir() and not is_store):
+            message = f"{self.path} is something else than a {self.suffix} and is not replaced"
+            raise FileExistsError(message)
+
+    def write_adata(self, adata: AnnData) -> None:
+        """Write all of an AnnData, h5ad or zarr."""
+        if self.suffix == ".zarr":
+            self._write(adata.write_zarr)
+        else:
+            self._write(lambda path: adata.write_h5ad(path, compression="gzip"))
+
+    def write_table(self, table: pd.DataFrame) -> None:
+        """Write a table, csv or tsv; missing values are empty cells."""
+        separator: Any = _TABLES[self.suffix]
+        # a fixed time makes equal tables equal files
+        compression: Any = {"method": "gzip", "mtime": 1} if self.suffix.endswith(".gz") else None
+        frame: Any = table
+        self._write(lambda path: frame.to_csv(path, sep=separator, compression=compression))
+
+    def _write(self, save: Callable[[Path], object]) -> None:
+        unfinished = self.path.with_name(f".{uuid4().hex[:8]}.{self.path.name}")
+        replaced = unfinished.with_name(f"{unfinished.name}.replaced")
+        try:
+            save(unfinished)
+            self.check()
+            if self.path.is_dir():
+                # a folder does not take the place of another one in a single step
+                self.path.rename(replaced)
+            unfinished.replace(self.path)
+        finally:
+            _remove(unfinished)
+            if replaced.exists() and not self.path.exists():
+                replaced.rename(self.path)
+            _remove(replaced)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def matrix_table(adata: AnnData, layer: str | None, *, genes_in_rows: bool) -> pd.DataFrame:
+    """Return ``X`` or a layer as a table with names on both sides; whole numbers are written as such."""
+    import numpy as np
+    import pandas as pd
+    import scipy.sparse as sp
+
+    if layer is not None and layer not in adata.layers:
+        message = f"there is no layer {layer!r}; the layers are {sorted(str(key) for key in adata.layers if key)}"
+        raise KeyError(message)
+    stored: Any = adata.X if layer is None else adata.layers[layer]
+    values = stored.toarray() if sp.issparse(stored) else np.asarray(stored)
+    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.rint(values)).all():
+        values = values.astype(np.int64)
+    table = pd.DataFrame(values, index=adata.obs_names, columns=adata.var_names)
+    return (table.T if genes_in_rows else table).rename_axis("gene" if genes_in_rows else "sample")
+
+
+def to_output(_context: click.Context, _parameter: click.Parameter, value: Path) -> Path:
+    """Refuse formats that are not written; for ``callback=``."""
+    if not value.name.lower().endswith(_SUFFIXES) or value.name.lower() in _SUFFIXES:
+        message = f"{value} has none of the endings {', '.join(_SUFFIXES)}, which say the format"
+        raise click.BadParameter(message)
+    return value
