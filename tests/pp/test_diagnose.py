@@ -305,13 +305,17 @@ def test_better_names_are_found(toy, rename, call):
 @pytest.mark.parametrize(
     ("names", "what"),
     [
-        (lambda n: [f"ENSMUSG{i:011d}" for i in range(n)], "another species"),
+        (lambda n: [f"ENSMUSG{i:011d}" for i in range(n)], "mouse genes; the model is human"),
+        (lambda n: [f"ENSRNOG{i:011d}" for i in range(n)], "another species"),
         (lambda n: [f"ENST{i:011d}.2" for i in range(n)], "transcripts"),
-        (lambda n: gene_table().query("entrez != ''")["entrez"].iloc[:n].tolist(), "Entrez"),
-        (lambda n: gene_table().query("symbol != ''")["symbol"].str.capitalize().iloc[:n].tolist(), "another species"),
+        (
+            lambda n: gene_table().query("symbol != ''")["symbol"].str.capitalize().iloc[:n].tolist(),
+            "as mouse and rat write",
+        ),
+        (lambda n: gene_table().query("symbol != ''")["symbol"].str.lower().iloc[:n].tolist(), "in small letters"),
         (lambda n: [f"probe{i}" for i in range(n)], "neither gene ids nor symbols"),
     ],
-    ids=["mouse ids", "transcripts", "entrez", "mouse symbols", "probes"],
+    ids=["mouse ids", "rat ids", "transcripts", "mouse symbols", "lower case", "probes"],
 )
 def test_names_that_the_vocabulary_does_not_know(names, what):
     n = 2000
@@ -465,6 +469,11 @@ def test_the_report_reads_as_text_and_as_a_table(toy):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
+        (
+            {"sex": "Gender"},
+            KeyError,
+            "sex: adata.obs has no column 'Gender'; its columns are ['tissue', 'donor', 'sex']",
+        ),
         ({"groups": "study"}, KeyError, "no column 'study'; its columns are ['tissue', 'donor', 'sex']"),
         ({"n_samples": 0}, ValueError, "n_samples must be at least 1, found 0"),
         ({"vocabulary": "nothing"}, ValueError, "no file, folder or model is called 'nothing'"),

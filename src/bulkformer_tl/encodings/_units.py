@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from bulkformer_tl.encodings._log_tpm import MILLION, Base, from_log
+from bulkformer_tl.encodings._scaling import SCALINGS, recognise_scaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -257,14 +258,10 @@ def _recognise_signed(values: NDArray[np.float64], present: NDArray[np.float64],
         if exact is not None:
             reason = f"without a logarithm to base {base}: {exact.reason}"
             return replace(exact, base=base, pseudocount=0.0, reason=reason)
-    measured = values[:, ~np.isnan(values).all(axis=0)]
-    centres = np.abs(np.nanmean(measured, axis=0)) < 0.1 * np.nanstd(measured, axis=0) + 1e-6
-    what = (
-        "centred per gene, as z-scores are" if centres.mean() > 0.5 else "as log ratios and batch-corrected values are"
-    )
+    how = SCALINGS[recognise_scaling(values)]
     return Unit(
         "unknown",
-        reason=f"{negative.size / present.size:.0%} of the values are negative, down to {floor:.3g}, {what}",
+        reason=f"{negative.size / present.size:.0%} of the values are negative, down to {floor:.3g}, {how}",
         question="for the read counts or TPM from before that step: it cannot be undone",
     )
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bulkformer_tl._vocabulary import GeneVocabulary, Identifiers
     from bulkformer_tl.encodings._units import Unit
 
@@ -110,6 +112,11 @@ def drop_samples(layer: str | None, *, sparse: bool) -> str:
     matrix = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     kept = f"np.asarray({matrix}.sum(axis=1)).ravel() != 0" if sparse else f"np.nansum({matrix}, axis=1) != 0"
     return f"adata = adata[{kept}].copy()"
+
+
+def drop_named(names: Sequence[str]) -> str:
+    """Return the call that drops samples by name."""
+    return f"adata = adata[~adata.obs_names.isin({list(names)!r})].copy()"
 
 
 def set_missing(layer: str | None, condition: str, *, sparse: bool) -> str:

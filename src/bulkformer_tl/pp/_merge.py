@@ -31,8 +31,8 @@ LISTED = 20
 def merge_duplicates(adata: AnnData, *, layer: str | None = None, identifiers: Identifiers | None = None) -> AnnData:
     """Return a new AnnData in which every gene has one column, the sum of its columns.
 
-    Columns belong to one gene if they have the same Ensembl id without version, or symbols or Entrez ids of the same gene. Counts,
-    TPM, FPKM and CPM add up; logarithms do not, so merge before :func:`bulkformer_tl.pp.log_tpm`.
+    Columns belong to one gene if they have the same Ensembl id without version, or other names of the same gene.
+    Counts, TPM, FPKM and CPM add up; logarithms do not, so merge before :func:`bulkformer_tl.pp.log_tpm`.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def merge_duplicates(adata: AnnData, *, layer: str | None = None, identifiers: I
     Returns
     -------
     A new :class:`~anndata.AnnData` in memory with ``obs``, ``obsm``, ``obsp`` and ``uns`` of the old one and ``var`` of
-    each gene's first column; Ensembl ids lose their version, other names stay. Sparse stays sparse (CSR), dtypes stay. A
+    each gene's first column; Ensembl ids lose their version, other names stay. Sparse stays sparse (CSR). A
     missing entry (``NaN``) adds nothing; where all are missing the sum is missing. ``raw``, ``varm`` and ``varp`` stay
     behind. Furthermore:
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from bulkformer_tl._vocabulary import gene_table, symbol_table
+from bulkformer_tl._vocabulary import entrez_table, symbol_table
 
 if TYPE_CHECKING:
     from bulkformer_tl._vocabulary import Identifiers
 
-Kind = Literal["ensembl", "symbol", "entrez", "transcript", "other species", "other"]
+Kind = Literal[
+    "ensembl", "symbol", "entrez", "transcript", "mouse", "mouse symbol", "lower case", "other species", "other"
+]
+Species = Literal["human", "mouse", "other"]
 
 #: Least share of names of one kind; tables of all genes hold clone names and spike-ins that no release knows.
 MIN_SHARE = 0.4
@@ -23,8 +25,12 @@ MIN_SHARE = 0.4
 _PATTERNS: dict[Kind, str] = {
     "ensembl": r"ENSG\d{11}(\.\d+)?(_PAR_Y)?",
     "transcript": r"ENST\d{11}(\.\d+)?|[NX][MR]_\d+(\.\d+)?",
-    "other species": r"ENS(?!G\d)[A-Z]{3,}G\d{11}(\.\d+)?",
+    "mouse": r"ENSMUSG\d{11}(\.\d+)?",
+    "other species": r"ENS(?!G\d|MUSG)[A-Z]{3,}G\d{11}(\.\d+)?",
 }
+
+#: Entrez ids of as many genes reach beyond this number; smaller ones count rows.
+_MAX_POSITION, _MANY = 20_000, 50
 _SEPARATORS = ("|", "_", ";", ":")
 
 
@@ -46,16 +52,25 @@ class Names:
     @property
     def identifiers(self) -> Identifiers | None:
         """The value of ``identifiers=`` in other functions, ``None`` where they understand none of the names."""
-        return self.kind if self.kind in {"ensembl", "symbol"} else None
+        return self.kind if self.kind in {"ensembl", "symbol", "entrez"} else None
 
     @property
     def are_genes(self) -> bool:
         """Whether these are names of genes of any kind."""
         return self.kind != "other"
 
+    @property
+    def species(self) -> Species | None:
+        """Whose genes these are; ``None`` where names do not tell."""
+        if self.kind in {"mouse", "mouse symbol"}:
+            return "mouse"
+        if self.kind == "other species":
+            return "other"
+        return "human" if self.identifiers is not None else None
+
 
 def recognise_names(names: pd.Index | pd.Series) -> Names:
-    """Recognise Ensembl ids, symbols, Entrez ids, transcripts and Ensembl ids of other species.
+    """Recognise Ensembl ids, symbols, Entrez ids, transcripts, and genes of mouse and other species.
 
     Parameters
     ----------
@@ -69,19 +84,28 @@ def recognise_names(names: pd.Index | pd.Series) -> Names:
     text = pd.Series(np.asarray(names, dtype=object)).astype(str)
     shares: dict[Kind, float] = {kind: float(text.str.fullmatch(p).mean()) for kind, p in _PATTERNS.items()}
     shares["symbol"] = float(text.isin(symbol_table().index).mean())
-    shares["entrez"] = 0.0 if _are_positions(text) else float(text.isin(_entrez()).mean())
+    # a column of few small numbers, such as the chromosome, is none of ids
+    numbers = text[~text.duplicated()]
+    shares["entrez"] = 0.0 if _are_positions(text) else float(numbers.isin(entrez_table().index).sum() / len(text))
     kind = max(shares, key=lambda k: shares[k])
     if shares[kind] >= MIN_SHARE:
         return Names(kind, shares[kind])
-    # mouse, rat and others write the symbols of the same genes in lower case
-    if float(text.str.upper().isin(symbol_table().index).mean()) >= MIN_SHARE:
-        return Names("other species", float((text != text.str.upper()).mean()))
+    # mouse and rat write Actb where human writes ACTB, and C1orf43 is human
+    known = text.str.upper().isin(symbol_table().index) & (text != text.str.upper())
+    if float(known.mean()) >= MIN_SHARE:
+        capitalised = float(text[known].str.fullmatch(r"[A-Z][a-z0-9-]*|mt-.*|H2-.*").mean())
+        return Names("mouse symbol" if capitalised > 0.5 else "lower case", float(known.mean()))
     return Names("other", 1 - shares[kind])
 
 
 def count_versions(names: pd.Index) -> int:
     """Return how many names are Ensembl ids with a version."""
     return int(names.astype(str).str.fullmatch(r"ENSG\d{11}\.\d+(_PAR_Y)?").sum())
+
+
+def count_mouse(names: pd.Index) -> int:
+    """Return how many names are Ensembl ids of mouse."""
+    return int(names.astype(str).str.fullmatch(_PATTERNS["mouse"]).sum())
 
 
 def count_dates(names: pd.Index) -> int:
@@ -96,7 +120,7 @@ def find_mended_names(names: pd.Index, var: Any) -> str:
     Parameters
     ----------
     names
-        Names that are neither Ensembl ids nor symbols.
+        Names that no function understands.
     var
         Table of the genes; only its columns of text are looked at.
 
@@ -105,6 +129,9 @@ def find_mended_names(names: pd.Index, var: Any) -> str:
     Python, for example ``adata.var["gene_symbol"].astype(str)``; empty where nothing better was found.
     """
     text = names.astype(str)
+    # a table that was read as numbers turns 7157 into 7157.0
+    if recognise_names(text.str.removesuffix(".0")).kind == "entrez":
+        return "adata.var_names.str.removesuffix('.0')"
     for separator in _SEPARATORS:
         if text.str.contains(separator, regex=False).mean() < MIN_SHARE:
             continue
@@ -121,10 +148,8 @@ def find_mended_names(names: pd.Index, var: Any) -> str:
 
 def _are_positions(text: pd.Series) -> bool:
     """Return whether names only count the columns, as a table without names gives them."""
-    return bool(text.str.isdecimal().all()) and len(set(np.diff(text.astype(np.int64)))) <= 1
-
-
-@cache
-def _entrez() -> frozenset[str]:
-    ids = gene_table()["entrez"]
-    return frozenset(ids[ids != ""].str.split().explode())
+    # ids of twelve and more digits are none of Entrez
+    if not text.str.fullmatch(r"\d{1,12}").all():
+        return False
+    numbers = text.astype(np.int64)
+    return len(set(np.diff(numbers))) <= 1 or bool(len(text) >= _MANY and numbers.max() < _MAX_POSITION)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bulkformer_tl._vocabulary import Identifiers
+    from bulkformer_tl.encodings._platform import Platform
+    from bulkformer_tl.pp._recognise_names import Species
 
 Severity = Literal["ok", "note", "warning", "error"]
 
@@ -56,11 +58,18 @@ class Report:
         Unit of the proposed matrix, for example ``"counts"``, ``"log_tpm"`` (natural) or ``"log2_cpm"``;
         ``"tpm_or_fpkm"`` where the values cannot tell, ``"unknown"`` where they lead nowhere.
     identifiers
-        What ``var_names`` are: the value of ``identifiers=`` in other functions, or ``None`` where they are neither.
+        What ``var_names`` are: the value of ``identifiers=`` in other functions, or ``None`` for other names.
     layer
         The layer to start from; ``None`` means ``X``.
     coverage
         Share of the vocabulary's genes that are there.
+    species
+        ``"human"``, ``"mouse"`` (or rat, where there are symbols only), ``"other"``; ``None`` where names do not tell.
+    platform
+        ``"bulk"``, ``"single-cell"``, ``"microarray"``, ``"panel"`` (or a selection of genes); ``"unknown"`` where the
+        values cannot tell.
+    sex
+        ``"female"``, ``"male"`` or ``"undetermined"`` by sample, where a column was compared; else ``None``.
     """
 
     findings: pd.DataFrame
@@ -68,6 +77,9 @@ class Report:
     identifiers: Identifiers | None
     layer: str | None
     coverage: float
+    species: Species | None = None
+    platform: Platform = "unknown"
+    sex: pd.Series | None = None
 
     @classmethod
     def from_findings(
@@ -78,10 +90,13 @@ class Report:
         identifiers: Identifiers | None,
         layer: str | None,
         coverage: float,
+        species: Species | None = None,
+        platform: Platform = "unknown",
+        sex: pd.Series | None = None,
     ) -> Report:
         """Make the table from single findings."""
         table = pd.DataFrame(findings, columns=["check", "where", "found", "severity", "call"])
-        return cls(table, unit, identifiers, layer, coverage)
+        return cls(table, unit, identifiers, layer, coverage, species, platform, sex)
 
     @property
     def calls(self) -> list[str]:
