@@ -126,12 +126,24 @@ def test_a_study_with_all_of_a_class_cannot_be_left_out():
         leave_one_group_out(["a", "a", "b", "b"], labels=["x", "y", "x", "x"])
 
 
-def test_a_class_within_one_fold_is_refused():
-    # both groups of class y are so large that only some seeds part them
-    groups = np.r_[np.arange(30), [30] * 3, [31] * 3]
-    labels = ["x"] * 30 + ["y"] * 6
-    for split in k_fold(36, n_splits=2, labels=labels, groups=groups):
-        assert set(np.asarray(labels)[split.train]) == {"x", "y"}
+def test_the_groups_of_a_rare_class_are_parted():
+    # two groups of class y are parted, whatever the seed, as large as the others may be
+    groups = np.r_[np.repeat(np.arange(6), 5), [6] * 3, [7] * 3]
+    labels = np.array(["x"] * 30 + ["y"] * 6)
+    for rng in range(5):
+        for split in k_fold(36, n_splits=2, labels=labels, groups=groups, rng=rng):
+            assert (labels[split.test] == "y").sum() == 3
+
+
+def test_rare_classes_of_mixed_groups_are_spread():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(60, size=400)
+    labels = rng.choice(["x", "y", "z"], size=400, p=[0.7, 0.2, 0.1])
+    for split in k_fold(400, labels=labels, groups=groups):
+        assert not set(groups[split.train]) & set(groups[split.test])
+        for label in "xyz":
+            assert abs((labels[split.test] == label).mean() - (labels == label).mean()) < 0.03
+        assert 74 <= len(split.test) <= 86
 
 
 def test_too_few_partners_are_refused():

@@ -9,6 +9,9 @@ from sksurv.util import Surv
 
 from bulkformer_tl.metrics import integrated_brier, survival_brier, time_dependent_auc
 
+# older scikit-survival integrates with a name that numpy 2 deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:.*trapz.* is deprecated:DeprecationWarning")
+
 
 @pytest.fixture(params=[0, 1])
 def cohorts_of_two(request):

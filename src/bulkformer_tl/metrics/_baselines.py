@@ -11,7 +11,7 @@ RECIPES = {
     "raw": ("all", "linear"),
     "hvg": ("hvg", "linear"),
     "pca": ("pca", "linear"),
-    "elastic_net": ("all", "elastic_net"),
+    "elastic_net": ("hvg", "elastic_net"),
     "random_forest": ("all", "random_forest"),
     "knn": ("pca", "knn"),
     "covariates": ("covariates", "linear"),
@@ -31,8 +31,9 @@ def baseline_names(task: Task) -> tuple[str, ...]:
     Returns
     -------
     ``"majority"`` or ``"mean"``; on expression ``"raw"`` (all genes), ``"hvg"`` (2,000 most variable genes) and
-    ``"pca"`` (50 components), each scaled under a logistic or ridge regression, ``"elastic_net"``,
-    ``"random_forest"`` and ``"knn"`` (15 neighbours in PCA); and ``"covariates"``, which sees covariates only.
+    ``"pca"`` (50 components), each scaled under a logistic or ridge regression, ``"elastic_net"`` (on the
+    genes of ``"hvg"``), ``"random_forest"`` and ``"knn"`` (15 neighbours in PCA); and ``"covariates"``, which sees
+    covariates only.
 
     Raises
     ------

@@ -52,8 +52,8 @@ def k_fold(
         Classes to spread evenly over the folds, shape (N,).
     groups
         What must not stand on both sides of a split (patient, donor, study, cell line, drug, scaffold, gene,
-        perturbation), shape (N,). Without ``labels`` the largest group goes first into the smallest fold, with
-        ``labels`` scikit-learn's ``StratifiedGroupKFold`` decides.
+        perturbation), shape (N,). Groups go largest first into the fold that has least of their classes, or of
+        anything without ``labels``.
     rng
         Seed or generator of the shuffling.
 
@@ -72,7 +72,7 @@ def k_fold(
     if labels is not None:
         _check_classes(labels, members, n_splits if groups is None else 2, "samples" if groups is None else "groups")
     generator = np.random.default_rng(rng)
-    folds = _spread(members, n_splits, generator) if codes is None else _stratify(codes, members, n_splits, generator)
+    folds = _deal(members, codes, n_splits, generator)
     return _from_folds(folds, [f"fold {fold}" for fold in range(n_splits)], codes)
 
 
@@ -137,7 +137,7 @@ def leave_pair_out(
     for name, codes in (("first", one), ("second", other)):
         _check_folds(n_splits, len(np.unique(codes)), f"distinct values of {name}")
     generator = np.random.default_rng(rng)
-    rows, columns = _spread(one, n_splits, generator), _spread(other, n_splits, generator)
+    rows, columns = _deal(one, None, n_splits, generator), _deal(other, None, n_splits, generator)
     found = []
     for row in range(n_splits):
         for column in range(n_splits):
@@ -190,32 +190,29 @@ def inner_folds(
     return [Split(kept[train], kept[test], f"{split.name}, inner {name}") for train, test, name in inner]
 
 
-def _spread(members: NDArray[np.intp], n_splits: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Deal groups, largest first and equal ones shuffled, each into the fold that is smallest."""
-    groups, sizes = np.unique(members, return_counts=True)
+def _deal(
+    members: NDArray[np.intp], codes: NDArray[np.intp] | None, n_splits: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Deal groups, largest first and equal ones shuffled, each into the fold that lacks its classes most.
+
+    The fold with the smallest product of class shares is the one that keeps their sum of squares over folds smallest.
+    """
+    groups, positions, sizes = np.unique(members, return_inverse=True, return_counts=True)
+    classes = np.zeros_like(members) if codes is None else codes
+    shares = np.zeros((len(groups), int(classes.max()) + 1))
+    np.add.at(shares, (positions, classes), 1)
+    shares /= shares.sum(axis=0)
     order = rng.permutation(len(groups))
     order = order[np.argsort(-sizes[order], kind="stable")]
-    filled = np.zeros(n_splits, dtype=np.intp)
-    fold_of = np.empty(int(groups.max()) + 1, dtype=np.intp)
+    filled, size = np.zeros((n_splits, shares.shape[1])), np.zeros(n_splits)
+    fold_of = np.empty(len(groups), dtype=np.intp)
     for group in order:
-        fold = int(filled.argmin())
-        fold_of[groups[group]] = fold
-        filled[fold] += sizes[group]
-    return fold_of[members]
-
-
-def _stratify(
-    codes: NDArray[np.intp], members: NDArray[np.intp], n_splits: int, rng: np.random.Generator
-) -> NDArray[np.intp]:
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    grouped = len(np.unique(members)) < len(members)
-    splitter = StratifiedGroupKFold if grouped else StratifiedKFold
-    folds = np.empty(len(codes), dtype=np.intp)
-    seeded = splitter(n_splits, shuffle=True, random_state=int(rng.integers(2**31)))
-    for fold, (_, test) in enumerate(seeded.split(codes, codes, members if grouped else None)):
-        folds[test] = fold
-    return folds
+        # rounded, so that what is equal but for rounding is decided by size
+        fold = np.lexsort((size, np.round(filled @ shares[group], 12)))[0]
+        fold_of[group] = fold
+        filled[fold] += shares[group]
+        size[fold] += sizes[group]
+    return fold_of[positions]
 
 
 def _from_folds(folds: NDArray[np.intp], names: Sequence[str], codes: NDArray[np.intp] | None) -> list[Split]:
