@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 import time
 from typing import TYPE_CHECKING, Any
-
-from tqdm.auto import tqdm
 
 from bulkformer_tl._settings import settings
 
@@ -40,6 +37,9 @@ class Progress:
         self._announced = False
 
     def __enter__(self) -> Self:
+        # tqdm.auto looks for notebook widgets when it is imported
+        from tqdm.auto import tqdm
+
         self._start = time.perf_counter()
         self._bar: Any = tqdm(total=self._total, desc=self._description, unit="sample", disable=not settings.progress)
         return self
@@ -67,7 +67,11 @@ class Progress:
 
 
 def peak_memory() -> int:
-    """Return the largest resident memory of this process so far, in bytes."""
+    """Return the largest resident memory of this process so far, in bytes; 0 on Windows, which does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # macOS counts bytes, Linux KiB
     return peak if sys.platform == "darwin" else peak * 1024

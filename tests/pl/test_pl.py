@@ -73,7 +73,7 @@ def test_imputation_states_correlation_and_error_of_hidden_entries(adata):
     axes = bf.pl.imputation(adata)
     measured, predicted = np.array([1.0, 1.0, 2.0]), np.array([1.5, 0.5, 2.0])
     r, rmse = np.corrcoef(measured, predicted)[0, 1], np.sqrt(np.mean((measured - predicted) ** 2))
-    assert axes.get_title() == f"3 hidden entries, global r = {r:.3f}, RMSE = {rmse:.3f}"
+    assert axes.get_title() == f"3 hidden entries\nglobal r = {r:.3f}, RMSE = {rmse:.3f}"
     assert axes.collections[0].get_array().sum() == 3
 
 

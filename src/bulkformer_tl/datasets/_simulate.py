@@ -91,8 +91,10 @@ def simulate(
         Read counts, whole numbers; ``NaN`` where hidden.
     ``layers["complete"]`` : :class:`numpy.ndarray` (dtype ``float32``)
         The counts before hiding, if ``missing`` is not 0.
-    ``obs`` : ``tissue``, ``batch``, ``condition`` ("case" or "control"), ``donor`` (categorical), ``age`` (years)
-    ``var`` : ``symbol``, ``length`` (bp), by Ensembl id without version
+    ``obs`` : :class:`pandas.DataFrame`
+        ``tissue``, ``batch``, ``condition`` ("case" or "control") and ``donor``, categorical; ``age`` in years.
+    ``var`` : :class:`pandas.DataFrame`
+        ``symbol`` and ``length`` (bp), by Ensembl id without version;
         ``log2_fold_change`` and ``log2_per_decade`` are the planted beta and alpha, 0 elsewhere; ``differential`` and
         ``age_associated`` tell which genes have them.
     ``varm["tissue_log2"]``, ``varm["batch_log2"]`` : :class:`numpy.ndarray` (shape ``(G, tissues)``, ``(G, batches)``)

@@ -55,8 +55,10 @@ def toy(n_obs: int = 60, *, rng: int | np.random.Generator | None = 0) -> AnnDat
 
     ``X`` : :class:`scipy.sparse.csr_matrix` (dtype ``float32``)
         Read counts, whole numbers.
-    ``obs`` : ``tissue``, ``donor`` and ``sex``, categorical
-    ``var`` : ``symbol`` and ``length`` (bp), by Ensembl id without version
+    ``obs`` : :class:`pandas.DataFrame`
+        ``tissue``, ``donor`` and ``sex``, categorical.
+    ``var`` : :class:`pandas.DataFrame`
+        ``symbol`` and ``length`` (bp), by Ensembl id without version.
 
     Raises
     ------

@@ -70,7 +70,8 @@ def _gene_means(train: Values) -> Values:
     measured = ~np.isnan(train)
     counts = measured.sum(axis=0)
     sums = np.where(measured, train, 0.0).sum(axis=0)
-    return np.divide(sums, counts, out=np.full(train.shape[1], np.nan), where=counts > 0)
+    means: Values = np.divide(sums, counts, out=np.full(train.shape[1], np.nan), where=counts > 0)
+    return means
 
 
 def _fit_mean(train: Values) -> Imputer:

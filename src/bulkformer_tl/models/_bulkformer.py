@@ -141,7 +141,7 @@ class BulkFormer:
 
     @property
     def n_summary(self) -> int:
-        """Number of summary columns that can follow the D columns: 3 in the second generation, else 0."""
+        """Number of summary columns that can follow the D columns, 3 in the second generation and else 0."""
         return int(self.network.n_summary)
 
     @property

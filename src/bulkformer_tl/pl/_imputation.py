@@ -67,7 +67,7 @@ def imputation(adata: AnnData, *, key: str = "imputed", cmap: str = "viridis", a
         aspect="equal",
         xlabel="measured ln(TPM+1)",
         ylabel="predicted ln(TPM+1)",
-        title=f"{len(measured):,} hidden entries, global r = {r:.3f}, RMSE = {rmse:.3f}",
+        title=f"{len(measured):,} hidden entries\nglobal r = {r:.3f}, RMSE = {rmse:.3f}",
     )
     axes.title.set_fontsize("medium")
     return axes

@@ -195,6 +195,8 @@ class _Judge:
         found = self.given.match.found
         step = 1 if self.given.model.device.type == "cpu" else batch_size or 8
         means, deviations = [], []
+        mean: NDArray[Any]
+        deviation: NDArray[Any]
         for start in range(0, len(shown), step):
             block = np.full((len(shown[start : start + step]), len(found)), np.nan, dtype=np.float32)
             block[:, found] = shown[start : start + step]
@@ -235,7 +237,7 @@ def _scores(
 def _hide(
     values: NDArray[Any], rate: float, by: By, visible: NDArray[np.bool_] | None, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    measured = np.isfinite(values)
+    measured: NDArray[np.bool_] = np.isfinite(values)
     if by == "panel":
         hidden = measured & ~np.asarray(visible)
     elif by == "gene":
@@ -250,7 +252,7 @@ def _hide(
         what = "leaves a sample without any visible value" if blind.any() else "hides nothing"
         message = f"hiding by {by!r} {what}; choose other rates, or another panel"
         raise ValueError(message)
-    return hidden
+    return np.asarray(hidden)
 
 
 def _columns(given: ModelInput) -> NDArray[np.int64]:
@@ -307,7 +309,7 @@ def _add_rows(before: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame:
 def _say_who_wins(table: pd.DataFrame, model: str) -> None:
     chosen = table[(table["metric"] == "rmse") & (table["axis"] == "global")]
     for rate, part in chosen.groupby("rate"):
-        best = part.loc[part["mean"].idxmin()]
+        best = part.sort_values("mean").iloc[0]
         own = part.loc[part["method"] == model, "mean"].iloc[0]
         if best["method"] != model:
             logger.warning(
