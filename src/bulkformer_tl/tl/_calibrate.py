@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 TINY = 1e-12
 #: Temperatures lie between the inverse of this and this.
 MAX_TEMPERATURE = 20.0
-#: Neighbours whose mean distance says how far away a sample is, and the share of training samples that are nearer.
-N_NEIGHBORS, QUANTILE = 5, 0.99
+#: Neighbours whose mean distance says how far away a sample is.
+N_NEIGHBORS = 5
+#: Interquartile ranges above the upper quartile from which a distance is far out (Tukey 1977).
+FAR_OUT = 3.0
 
 
 def fit_temperature(shares: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
@@ -87,7 +89,8 @@ def far_from_training(
 
     Returns
     -------
-    Whether the distance exceeds the 99th percentile of those of the training samples, shape (M,).
+    Whether the distance is more than three interquartile ranges above the upper quartile of those of the training
+    samples, shape (M,); outliers among these do not move the limit much.
     """
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -100,8 +103,8 @@ def far_from_training(
     usual = usual[np.isfinite(usual)]
     if not len(usual):
         return np.zeros(len(test), dtype=bool)
-    limit = np.quantile(usual, QUANTILE, method="higher")
-    found: NDArray[np.bool_] = _distance(scale.transform(test), known, None) > limit
+    lower, upper = np.quantile(usual, [0.25, 0.75])
+    found: NDArray[np.bool_] = _distance(scale.transform(test), known, None) > upper + FAR_OUT * (upper - lower)
     return found
 
 

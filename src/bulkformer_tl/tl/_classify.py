@@ -85,8 +85,8 @@ def classify(
     ``adata.obsm[label + "_proba"]`` : :class:`numpy.ndarray` (shape ``(n_obs, K)``, dtype ``float64``)
         Calibrated probabilities, in the order of ``adata.uns[key_added]["classes"]``.
     ``adata.obs[label + "_out_of_distribution"]`` : :class:`pandas.Series` (dtype ``bool``)
-        Whether the mean distance to the five nearest training samples is above the 99th percentile of what it is among
-        training samples of different groups. Do not trust the prediction of such a sample.
+        Whether the mean distance to the five nearest training samples is far out (three interquartile ranges above the
+        upper quartile) of what it is among training samples of different groups. Do not trust such a prediction.
     ``adata.uns[key_added]["scores"]`` : :class:`pandas.DataFrame`
         Scores of the representation and of each baseline, with their axis and interval; see
         :func:`bulkformer_tl.metrics.compare`. Runs with another representation or head on the same samples and folds

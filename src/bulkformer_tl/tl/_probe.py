@@ -116,7 +116,8 @@ def make_plan(samples: Samples, protocol: Protocol) -> Plan:
         return _plan_reference(samples, protocol)
     rows = np.flatnonzero(samples.labelled)
     groups = _grouping(samples, protocol, rows)
-    labels = None if samples.labels is None else samples.labels[rows]
+    # labels rather than their codes, so that messages name them
+    labels = None if samples.labels is None else samples.classes[samples.labels[rows]]
     inside = None if groups is None else groups[rows]
     scored = [
         Split(rows[split.train], rows[split.test], split.name)
