@@ -266,7 +266,7 @@ def test_untrained_encoder_is_a_baseline(cohort, latest, monkeypatch):
     adata.obs["kind"] = np.resize(["a", "b"], adata.n_obs)
     bf.tl.embed(adata, model=latest)
     protocol = Protocol(n_splits=2, n_bootstrap=100, duplicates=None, baselines=("untrained",))
-    with pytest.raises(ValueError, match="'untrained' needs use_rep= made by bf.tl.embed with a model of the registry"):
+    with pytest.raises(ValueError, match=r"'untrained' needs use_rep= made by bf.tl.embed with a model"):
         bf.tl.classify(adata, "kind", protocol=protocol)
     monkeypatch.setattr(_untrained, "load_model", lambda _: latest)
     monkeypatch.setattr("bulkformer_tl.registry.available", lambda: [latest.name])
@@ -357,7 +357,7 @@ def test_bad_input_is_refused_and_nothing_written(edit, options, error, message)
 def test_expression_has_to_be_ln_tpm():
     adata = make()
     adata.X = np.round(np.asarray(adata.X) * 100)
-    with pytest.raises(ValueError, match="whole numbers .* as raw counts do; call bf.pp.log_tpm"):
+    with pytest.raises(ValueError, match=r"whole numbers .* as raw counts do; call bf.pp.log_tpm"):
         bf.tl.classify(adata, "kind", use_rep="X_emb", protocol=QUICK)
     adata.layers["log_tpm"] = make().X
     with pytest.raises(ValueError, match="or pass layer='log_tpm'"):
@@ -368,7 +368,7 @@ def test_expression_has_to_be_ln_tpm():
 def test_embeddings_have_to_be_finite_and_alike():
     adata, other = make(), make(seed=1)
     other.obsm["X_emb"] = other.obsm["X_emb"][:, :4]
-    with pytest.raises(ValueError, match="12 columns|4 columns in the reference and 12 in adata"):
+    with pytest.raises(ValueError, match=r"4 columns in the reference and 12 in adata"):
         bf.tl.classify(adata, "kind", use_rep="X_emb", reference=other, protocol=QUICK)
     other.obs["kind"] = other.obs["kind"].replace({"a": "z"})
     with pytest.raises(ValueError, match=r"holds \['a'\], which the reference does not; it knows \['b', 'c', 'z'\]"):

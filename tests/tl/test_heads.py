@@ -101,7 +101,7 @@ def test_heads_that_do_not_fit_are_refused():
     del adata.obsm["X_emb"]
     with pytest.raises(KeyError, match="no 'X_emb'"):
         head.predict(adata)
-    with pytest.raises(KeyError, match="is no result of bf.tl.classify or bf.tl.regress"):
+    with pytest.raises(KeyError, match=r"is no result of bf.tl.classify or bf.tl.regress"):
         bf.tl.fitted_head(adata, "classify_age")
     with pytest.raises(TypeError, match="expected an AnnData"):
         head.predict(adata.obs)
@@ -110,7 +110,7 @@ def test_heads_that_do_not_fit_are_refused():
 def test_neighbours_are_not_kept():
     adata = make()
     bf.tl.classify(adata, "kind", use_rep="X_emb", head="knn", protocol=QUICK)
-    with pytest.raises(ValueError, match="head='knn' is not kept, .* use one of .*'linear', 'elastic_net'"):
+    with pytest.raises(ValueError, match=r"head='knn' is not kept, .* use one of .*'linear', 'elastic_net'"):
         bf.tl.fitted_head(adata, "classify_kind")
 
 
@@ -148,7 +148,7 @@ def test_truncated_and_changed_files_are_refused(saved):
         with pytest.raises(ValueError, match="it was cut or changed"):
             bf.tl.Head.load(saved)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="holds no head.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"holds no head.safetensors"):
         bf.tl.Head.load(saved)
 
 

@@ -143,7 +143,7 @@ def test_other_bad_input():
     adata = make()
     with pytest.raises(KeyError, match=r"adata.obs has no column 'weight'"):
         bf.tl.regress(adata, "weight", use_rep="X_emb", protocol=QUICK)
-    with pytest.raises(KeyError, match="no 'X_bulkformer'; it holds .* Call bf.tl.embed"):
+    with pytest.raises(KeyError, match=r"no 'X_bulkformer'; it holds .* Call bf.tl.embed"):
         bf.tl.regress(adata, "age", protocol=QUICK)
     with pytest.raises(ValueError, match="20 groups cannot fill 30 folds; set n_splits to 20 or less"):
         bf.tl.regress(adata, "age", use_rep="X_emb", groups="donor", protocol=Protocol(n_splits=30, duplicates=None))

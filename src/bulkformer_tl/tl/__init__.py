@@ -6,5 +6,6 @@ from bulkformer_tl.tl._gene_embeddings import gene_embeddings
 from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._impute import impute
 from bulkformer_tl.tl._regress import regress
+from bulkformer_tl.tl._score_imputation import score_imputation
 
-__all__ = ["Head", "classify", "embed", "fitted_head", "gene_embeddings", "impute", "regress"]
+__all__ = ["Head", "classify", "embed", "fitted_head", "gene_embeddings", "impute", "regress", "score_imputation"]
