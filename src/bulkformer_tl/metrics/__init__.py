@@ -17,7 +17,7 @@ from bulkformer_tl.metrics._concordance import concordance_by_stratum, harrell_c
 from bulkformer_tl.metrics._duplicates import near_duplicates
 from bulkformer_tl.metrics._evaluate import Evaluation, cross_validate
 from bulkformer_tl.metrics._fit import fit_predict
-from bulkformer_tl.metrics._imputers import Imputer, fit_imputer, imputer_names
+from bulkformer_tl.metrics._imputers import fit_imputer, imputer_names
 from bulkformer_tl.metrics._protocol import Protocol
 from bulkformer_tl.metrics._regression import pearson, r2, rmse, spearman
 from bulkformer_tl.metrics._resample import resample
@@ -27,7 +27,6 @@ from bulkformer_tl.metrics._tables import add_rows, holm
 
 __all__ = [
     "Evaluation",
-    "Imputer",
     "Protocol",
     "Split",
     "add_rows",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,16 +12,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Values = NDArray[np.float64]
+    #: Predicts every entry of (n, G) from the entries that are not ``NaN``.
+    Imputer = Callable[[Values], Values]
 
 #: Neighbours of "knn" and components of "pca" and "factor_analysis".
 N_NEIGHBORS, N_COMPONENTS = 10, 50
-
-
-class Imputer(Protocol):
-    """What fills missing entries."""
-
-    def __call__(self, values: Values) -> Values:
-        """Predict every entry of (N, G) from the entries that are not ``NaN``."""
 
 
 def imputer_names() -> tuple[str, ...]:
@@ -34,7 +29,7 @@ def imputer_names() -> tuple[str, ...]:
     return tuple(_FITS)
 
 
-def fit_imputer(name: str, train: Values) -> Imputer:
+def fit_imputer(name: str, train: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """Fit a simple method of imputation.
 
     Parameters

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import Identifiers
-    from bulkformer_tl.metrics import Imputer, Protocol, Split
+    from bulkformer_tl.metrics import Protocol, Split
+    from bulkformer_tl.metrics._imputers import Imputer
     from bulkformer_tl.models import BulkFormer
 
 By = Literal["entry", "gene", "panel"]
