@@ -1,8 +1,21 @@
 """Plots: each takes ``ax``, returns the Axes, and neither shows, saves, computes nor writes."""
 
+from bulkformer_tl.pl._classification import calibration, confusion, roc
 from bulkformer_tl.pl._coverage import coverage
 from bulkformer_tl.pl._imputation import imputation
 from bulkformer_tl.pl._imputation_curve import imputation_curve
 from bulkformer_tl.pl._palette import palette
+from bulkformer_tl.pl._regression import regression
+from bulkformer_tl.pl._scores import scores
 
-__all__ = ["coverage", "imputation", "imputation_curve", "palette"]
+__all__ = [
+    "calibration",
+    "confusion",
+    "coverage",
+    "imputation",
+    "imputation_curve",
+    "palette",
+    "regression",
+    "roc",
+    "scores",
+]

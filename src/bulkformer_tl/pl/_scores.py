@@ -1,0 +1,128 @@
+"""Scores of representations beside those of baselines, with their intervals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bulkformer_tl._anndata import check_anndata, get_params
+from bulkformer_tl.pl._palette import OKABE_ITO, new_axes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+#: What the axes of scores and the scores themselves are called in plots.
+AXES = {"fold": "mean over test folds", "pooled": "all samples pooled"}
+NAMES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "balanced_accuracy": "balanced accuracy",
+    "f1_macro": "macro F1",
+    "f1_weighted": "weighted F1",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+    "pearson": "Pearson's r",
+    "spearman": "Spearman's rho",
+    "rmse": "RMSE",
+    "r2": "R²",
+}
+#: Scores of which less is better.
+LESS_IS_BETTER = {"brier", "calibration_error", "rmse", "interval_width"}
+BASELINE, REPRESENTATION = "#7f7f7f", OKABE_ITO[0]
+
+
+def scores(adata: AnnData, key: str, *, metric: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the scores of representations above those of the baselines.
+
+    Parameters
+    ----------
+    adata
+        Annotated samples after :func:`bulkformer_tl.tl.classify`, :func:`bulkformer_tl.tl.regress` or another task with
+        such a table.
+    key
+        Name of the result, such as ``"classify_disease"``.
+    metric
+        Score to draw; ``None`` takes the first of the table, AUROC or Pearson's r.
+    ax
+        Axes to draw on. ``None`` makes a new figure.
+
+    Returns
+    -------
+    The axes: a point and its interval for each representation (filled, best on top) and, below a line, for each
+    baseline (open, grey); dashed, the score of the best baseline. The label names the axis of the score. What a
+    prediction leaves undefined has no point.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table or score.
+    """
+    table, baselines = read_scores(adata, key, metric)
+    name = str(table["metric"].iloc[0])
+    less = name in LESS_IS_BETTER
+    is_baseline = table["representation"].isin(baselines).to_numpy()
+    order = np.lexsort((table["mean"].to_numpy() * (1 if less else -1), is_baseline))
+    table, is_baseline = table.iloc[order], is_baseline[order]
+    axes = new_axes(ax, (5.6, 1.4 + 0.32 * len(table)))
+    for y, (row, grey) in enumerate(zip(table.to_dict("records"), is_baseline, strict=True)):
+        colour = BASELINE if grey else REPRESENTATION
+        axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(row["mean"], y, "o", color=colour, markerfacecolor="white" if grey else colour, markersize=7)
+    best = _best(table["mean"].to_numpy()[is_baseline], less=less)
+    if best is not None:
+        axes.axvline(best, color=BASELINE, linestyle="--", linewidth=0.8, zorder=0)
+    if is_baseline.any() and not is_baseline.all():
+        axes.axhline((~is_baseline).sum() - 0.5, color="black", linewidth=0.8)
+    params = get_params(adata, key)
+    level = f"{100 * float(params['protocol']['level']):g} %" if "protocol" in params else "bootstrap"
+    where = AXES.get(str(table["axis"].iloc[0]), str(table["axis"].iloc[0]))
+    better = ", less is better" if less else ""
+    axes.set(
+        yticks=range(len(table)),
+        yticklabels=table["representation"].tolist(),
+        ylim=(len(table) - 0.5, -0.5),
+        xlabel=f"{NAMES.get(name, name)}{better} ({where}; {level} interval)",
+        title=f"{key}, {int(table['n'].iloc[0]):,} samples",
+    )
+    axes.title.set_fontsize("medium")
+    for tick, grey in zip(axes.get_yticklabels(), is_baseline, strict=True):
+        tick.set_color("#555555" if grey else "black")
+        tick.set_fontstyle("italic" if grey else "normal")
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _best(means: Any, *, less: bool) -> float | None:
+    known = means[~np.isnan(means)]
+    if not len(known):
+        return None
+    return float(known.min() if less else known.max())
+
+
+def read_scores(adata: AnnData, key: str, metric: str | None) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows of one score, and which of the representations are baselines.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table or score; the message lists those that there are.
+    """
+    check_anndata(adata)
+    params = get_params(adata, key)
+    if not params:
+        message = f"adata.uns[{key!r}] is no result of this package; call bf.tl.classify, for example, first"
+        raise KeyError(message)
+    entry: Any = adata.uns[key]
+    if "scores" not in entry or "representation" not in entry["scores"]:
+        message = f"adata.uns[{key!r}] has no scores of representations; no label was known to score"
+        raise KeyError(message)
+    table: pd.DataFrame = entry["scores"]
+    known = list(dict.fromkeys(table["metric"].astype(str)))
+    wanted = known[0] if metric is None else metric
+    if wanted not in known:
+        message = f"there is no score {wanted!r} in adata.uns[{key!r}]; choose among {known}"
+        raise KeyError(message)
+    return table[table["metric"] == wanted], [str(name) for name in params.get("baselines", [])]
