@@ -202,7 +202,7 @@ def calibration(adata: AnnData, key: str, *, n_bins: int = 10, ax: Axes | None =
     axes.plot(bins["confidence"], bins["accuracy"], "o-", color=OKABE_ITO[0], markersize=6)
     for row, bottom in zip(bins.to_dict("records"), low, strict=True):
         where = (row["confidence"], bottom)
-        axes.annotate(f"{int(row['n'])}", where, (0, -3), textcoords="offset points", ha="center", va="top", fontsize=7)
+        axes.annotate(f"{int(row['n'])}", where, (0, -6), textcoords="offset points", ha="center", va="top", fontsize=7)
     axes.set(
         xlim=(0, 1.03),
         ylim=(-0.06, 1.03),
