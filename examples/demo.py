@@ -66,7 +66,7 @@ def draw(adata: ad.AnnData, color: str | None, out: Path) -> None:
         adata.obs[color] = adata.obs[color].astype(str).astype("category")
         adata.uns[f"{color}_colors"] = list(bf.pl.palette(adata, color).values())
     figures = {
-        "umap.png": sc.pl.umap(adata, color=color, show=False, title=f"bulkformer-mini, {color or 'all samples'}"),
+        "umap.png": sc.pl.umap(adata, color=color, size=80, show=False, title=f"bulkformer-mini, {color or 'all'}"),
         "coverage.png": bf.pl.coverage(adata, groupby=color),
         "imputation.png": bf.pl.imputation(adata),
     }
