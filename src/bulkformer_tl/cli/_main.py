@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The exit code, see ``bulkformer --help``.
     """
     # so that a job scheduler's request to stop removes unfinished files like Ctrl-C does
-    signal.signal(signal.SIGTERM, _stop)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         code: Any = bulkformer.main(args=arguments, prog_name="bulkformer", standalone_mode=False)
     except click.ClickException as error:
@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # whoever read the output has left; what is still buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return code if isinstance(code, int) else 0
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import logging
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from anndata import AnnData
+
+logger = logging.getLogger(__name__)
 
 _TABLES = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 _SUFFIXES = (".h5ad", ".zarr", *_TABLES)
@@ -77,11 +82,7 @@ class Output:
 
     def write_table(self, table: pd.DataFrame) -> None:
         """Write a table, csv or tsv; missing values are empty cells."""
-        separator: Any = _TABLES[self.suffix]
-        # a fixed time makes equal tables equal files
-        compression: Any = {"method": "gzip", "mtime": 1} if self.suffix.endswith(".gz") else None
-        frame: Any = table
-        self._write(lambda path: frame.to_csv(path, sep=separator, compression=compression))
+        self._write(lambda path: _save_table(table, path, _TABLES[self.suffix]))
 
     def _write(self, save: Callable[[Path], object]) -> None:
         unfinished = self.path.with_name(f".{uuid4().hex[:8]}.{self.path.name}")
@@ -93,11 +94,25 @@ class Output:
                 # a folder does not take the place of another one in a single step
                 self.path.rename(replaced)
             unfinished.replace(self.path)
+            logger.info("wrote %s", self.path)
         finally:
             _remove(unfinished)
             if replaced.exists() and not self.path.exists():
                 replaced.rename(self.path)
             _remove(replaced)
+
+
+def _save_table(table: Any, path: Path, separator: str) -> None:
+    if not path.name.lower().endswith(".gz"):
+        table.to_csv(path, sep=separator)
+        return
+    # without a time and a name in its header, equal tables are equal files
+    with (
+        path.open("wb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8", newline="") as text,
+    ):
+        table.to_csv(text, sep=separator)
 
 
 def _remove(path: Path) -> None:
@@ -113,8 +128,9 @@ def matrix_table(adata: AnnData, layer: str | None, *, genes_in_rows: bool) -> p
     import pandas as pd
     import scipy.sparse as sp
 
-    if layer is not None and layer not in adata.layers:
-        message = f"there is no layer {layer!r}; the layers are {sorted(str(key) for key in adata.layers if key)}"
+    layers = [str(key) for key in dict(adata.layers) if key is not None]
+    if layer is not None and layer not in layers:
+        message = f"there is no layer {layer!r}; the layers are {layers}"
         raise KeyError(message)
     stored: Any = adata.X if layer is None else adata.layers[layer]
     values = stored.toarray() if sp.issparse(stored) else np.asarray(stored)

@@ -17,7 +17,8 @@ _ASKED_BY = {
 #: Arguments that are called otherwise here; those named in code are options under their own name.
 _OTHERWISE = {"vocabulary": "model"}
 _ARGUMENTS = (
-    "default_length", "denominator", "device", "decimal", "encoding", "identifiers", "key_added", "layer", "lengths",
+    "default_length", "denominator", "device", "decimal", "encoding", "genes", "graph", "identifiers", "key_added",
+    "layer", "lengths",
     "min_coverage", "orientation", "pooling", "pseudocount", "strandedness", "thousands", "tx2gene", "unit",
     "vocabulary",
 )  # fmt: skip
@@ -26,7 +27,7 @@ _CALL = re.compile(
     r"(?P<verb>\b[Cc]all )?(?P<tick>`?)(?:adata = )?bf\.(?P<name>(?:pp|tl|models)\.\w+)(?P<arguments>\([^()]*\))?`?"
     r"(?P<first> first)?"
 )
-_ARGUMENT = re.compile(rf"\b({'|'.join(_ARGUMENTS)})=('[^']*'|\"[^\"]*\"|[\w.]*\w)?")
+_ARGUMENT = re.compile(rf"\b({'|'.join(_ARGUMENTS)})=('[^']*'|\"[^\"]*\"|\([^()]*\)|[\w.]*\w)?")
 _NAMES = re.compile(r"\b(key_added|min_coverage|default_length)\b")
 
 
@@ -88,4 +89,7 @@ def options_of(statement: str) -> list[str] | None:
 
 def _option(name: str, value: str | None) -> str:
     option = f"--{_OTHERWISE.get(name, name).replace('_', '-')}"
-    return option if value is None else f"{option} {shlex.quote(value.strip(chr(39) + chr(34)))}"
+    if value is None:
+        return option
+    words = value.strip("()").split(", ") if value.startswith("(") else [value]
+    return shlex.join([option, *(word.strip("'\"") for word in words)])
