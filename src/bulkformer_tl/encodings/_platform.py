@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from bulkformer_tl.encodings._scaling import have_one_distribution
 from bulkformer_tl.encodings._units import POWERS
 
 if TYPE_CHECKING:
@@ -155,6 +156,4 @@ def _intensities(values: NDArray[np.float64], unit: Unit) -> str:
         if width > MAX_RANGE:
             return ""
         found = f"no zeros, and a median only {2**width:.0f} times the smallest values, as intensities with background"
-    quantiles = np.nanquantile(values, np.linspace(0.05, 0.95, 10), axis=1)
-    alike = len(values) > 1 and float(np.ptp(quantiles, axis=1).max()) < 1e-3 * float(np.nanmedian(values))
-    return f"{found}; all samples have one distribution, as after quantile normalisation" if alike else found
+    return f"{found}; all samples have one distribution" if have_one_distribution(values) else found

@@ -9,8 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Correlation of logarithms beyond which two profiles are one library. Among the 56 cohorts that it was chosen on the
-#: closest two samples, replicates of one tumour, reach 0.9970.
+#: Correlation of logarithms at one depth beyond which two profiles are one library. Among the cohorts that it was
+#: chosen on the closest two samples, replicates of a cell line, reach 0.9989.
 SAME_LIBRARY = 0.9995
 
 #: Fewer genes, all of them high, agree that well between replicates.

@@ -1,4 +1,4 @@
-"""Tell z-scores, gene-centred and shifted values apart, on arrays."""
+"""Tell z-scores, gene-centred, shifted and quantile-normalised values apart, on arrays."""
 
 from __future__ import annotations
 
@@ -55,3 +55,18 @@ def recognise_scaling(values: NDArray[np.float64]) -> Scaling:
         return "shifted"
     unit = np.abs(np.median(spread[varying]) - 1) < TOLERANCE + 1 / len(values)
     return "z-scores" if unit and np.std(spread[varying]) < 0.3 else "centred"
+
+
+def have_one_distribution(values: NDArray[np.float64]) -> bool:
+    """Return whether at least three different samples hold the same values in another order.
+
+    Parameters
+    ----------
+    values
+        Shape (N, G); ``NaN`` is left out. Quantile normalisation makes the distributions the same, and with them the
+        sums in any unit.
+    """
+    quantiles = np.nanquantile(values, np.linspace(0.02, 1, 50), axis=1)
+    spread = float(quantiles[-1].max() - quantiles[0].min())
+    alike = spread > 0 and float(np.ptp(quantiles, axis=1).max()) < 1e-3 * spread
+    return bool(alike and len(np.unique(values, axis=0)) >= 3)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from bulkformer_tl.encodings._log_tpm import MILLION, Base, from_log
-from bulkformer_tl.encodings._scaling import SCALINGS, recognise_scaling
+from bulkformer_tl.encodings._scaling import SCALINGS, have_one_distribution, recognise_scaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +44,8 @@ MAX_READS = 2.5e8
 
 #: The marker of missing genes in published files.
 MARKER = -10.0
+
+_QUANTILES = "all samples have one distribution, as quantile normalisation makes; the sums tell nothing"
 
 #: What people add before they take a logarithm.
 PSEUDOCOUNTS = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.1, 0.25, 0.5)
@@ -136,6 +138,8 @@ def recognise(values: NDArray[np.float64], genes: GeneFacts) -> Unit:
         return _recognise_signed(values, present, genes)
     if bool((present == np.floor(present)).all()):
         return _recognise_whole(values, present)
+    if have_one_distribution(values):
+        return Unit("unknown", reason=_QUANTILES, question="for the read counts or TPM from before that step")
     return _recognise_log(values, genes) if present.max() <= MAX_LOG else _recognise_linear(values, genes)
 
 

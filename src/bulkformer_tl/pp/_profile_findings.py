@@ -92,9 +92,16 @@ def _profiles(matrix: Matrix, *, everything: bool) -> NDArray[np.float32]:
     picked = []
     for block in blocks:
         values = np.where(np.isfinite(block[:, genes]), block[:, genes], np.nan)
-        # a negative entry among counts is an error that is reported elsewhere
-        picked.append((np.log1p(np.maximum(values, 0)) if linear else values).astype(np.float32))
+        picked.append((_log(values) if linear else values).astype(np.float32))
     return np.concatenate(picked)
+
+
+def _log(linear: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ln(x + 1) of values with 100 per gene, so that depth does not matter."""
+    # a negative entry among counts is an error that is reported elsewhere
+    positive = np.maximum(linear, 0)
+    mean = np.nansum(positive, axis=1, keepdims=True) / positive.shape[1]
+    return np.asarray(np.log1p(100 * positive / np.where(mean > 0, mean, 1)))
 
 
 def _pairs(names: pd.Index, pairs: list[tuple[int, int]]) -> str:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from bulkformer_tl.encodings._platform import Platform
     from bulkformer_tl.pp._matrices import Matrix
 
+#: Values of the lowest genes, in TPM of the corpus, beyond which there is a background.
+MAX_LOW = 1.0
+
 #: Samples that a finding names.
 _NAMED = 10
 
@@ -30,7 +33,7 @@ def call_sex(matrix: Matrix, platform: Platform, samples: pd.Index) -> pd.Series
     matrix
         Whose values tell; all its samples are read, block by block.
     platform
-        Single cells hold too few reads.
+        Single cells hold too few reads, and intensities have no zero.
     samples
         Names of the samples.
 
@@ -42,17 +45,26 @@ def call_sex(matrix: Matrix, platform: Platform, samples: pd.Index) -> pd.Series
     unknown = pd.Series("undetermined", index=samples, name="sex", dtype=object)
     if not columns or not matrix.drawn.size or platform == "single-cell":
         return unknown
-    absolute = matrix.unit.quantity != "unknown" and np.isfinite(matrix.genes.expected).any()
+    absolute = platform != "microarray" and matrix.unit.quantity != "unknown" and not _has_background(matrix)
     genes = [*columns, XIST] if XIST in matrix.ids else columns
     positions = np.array([int(np.flatnonzero(matrix.ids == gene)[0]) for gene in genes])
     blocks = (block for _, block in row_blocks(matrix.stored, dtype=np.float64))
     values = np.concatenate(
         [_scaled(block, matrix, positions) if absolute else block[:, positions] for block in blocks]
     )
+    if not absolute and matrix.unit.quantity != "unknown" and matrix.unit.base is None:
+        values = np.log2(np.maximum(values, 1))
     y, xist = values[:, : len(columns)], values[:, -1] if XIST in genes else None
     typical = np.array([Y_GENES[gene] for gene in columns])
     called = sex_of_linear(y, typical, xist) if absolute else sex_of_clusters(y, xist)
     return pd.Series(called.astype(object), index=samples, name="sex")
+
+
+def _has_background(matrix: Matrix) -> bool:
+    """Return whether hardly a value is near zero, so that no threshold tells an absent gene."""
+    linear = _scaled(matrix.drawn[:20], matrix, np.arange(matrix.ids.size))
+    linear = linear[np.isfinite(linear)]
+    return not linear.size or bool(np.quantile(linear, 0.01) > MAX_LOW)
 
 
 def _scaled(block: NDArray[np.float64], matrix: Matrix, positions: NDArray[np.int64]) -> NDArray[np.float64]:
