@@ -38,13 +38,13 @@ class Corpus:
 
     Parameters
     ----------
-    values
+    expression
         ln(TPM+1), shape (N, G), float32; ``NaN`` is missing.
     table
         One row per sample: ``file``, ``group``, ``fold``, ``name``.
     """
 
-    values: NDArray[np.float32]
+    expression: NDArray[np.float32]
     table: pd.DataFrame
 
 
@@ -134,9 +134,9 @@ def main() -> None:
     arguments = parser.parse_args()
     vocabulary = choose_vocabulary(arguments.data)
     corpus = load(arguments.data, vocabulary)
-    write_genes(vocabulary, np.nanmean(corpus.values, axis=0), arguments.out)
-    missing = np.isnan(corpus.values)
-    print(f"{len(vocabulary):,} genes, {len(corpus.values):,} samples, {missing.mean():.1%} of the entries missing")
+    write_genes(vocabulary, np.nanmean(corpus.expression, axis=0), arguments.out)
+    missing = np.isnan(corpus.expression)
+    print(f"{len(vocabulary):,} genes, {len(corpus.expression):,} samples, {missing.mean():.1%} of the entries missing")
     per_sample = pd.Series(missing.mean(axis=1)).groupby(corpus.table["file"]).first()
     print(per_sample.round(3).to_string())
 

@@ -1,0 +1,101 @@
+"""Writes the embedded checkpoint as a bundle with its card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import corpus as corpora
+import numpy as np
+import pandas as pd
+from evaluation import tuning_without
+
+from bulkformer_tl.models import BulkFormer, convert
+from bulkformer_tl.models._files import sha256
+
+if TYPE_CHECKING:
+    from mini import Workshop
+
+#: Folds whose left-out samples choose shrinkage and calibration.
+TUNING_FOLDS = (0, 2)
+#: Shares of the vocabulary that may be missing without a warning.
+TRAINED_MISSING = (0.0, 0.95)
+CARD = Path(__file__).with_name("mini_card.md")
+RESULTS = Path(__file__).with_name("results")
+
+
+def write_bundle(workshop: Workshop) -> Path:
+    """Train on all samples and write ``bulkformer-mini``; an older bundle in the folder is replaced.
+
+    Parameters
+    ----------
+    workshop
+        Corpus and stages.
+
+    Returns
+    -------
+    The bundle's folder.
+    """
+    chosen = [tuning_without(workshop, fold) for fold in TUNING_FOLDS]
+    network = workshop.network()
+    network.shrinkage.fill_(np.mean([tuning.shrinkage for tuning in chosen]))
+    network.calibration.fill_(np.mean([tuning.calibration for tuning in chosen]))
+    model = BulkFormer(
+        network,
+        workshop.vocabulary,
+        graph=workshop.graph(),
+        name="bulkformer-mini",
+        family="mini",
+        denominator="vocabulary",
+        default_pooling="scores",
+        trained_missing=TRAINED_MISSING,
+        provenance={"source": "training/mini.py", "corpus": [entry["original"] for entry in corpora.entries()]},
+    )
+    target = workshop.out / "bulkformer-mini"
+    with tempfile.TemporaryDirectory(dir=workshop.out) as temporary:
+        folder = convert(model, Path(temporary) / "bulkformer-mini", card=card(workshop))
+        _add_mean(folder, workshop)
+        shutil.rmtree(target, ignore_errors=True)
+        folder.replace(target)
+    return target
+
+
+def _add_mean(folder: Path, workshop: Workshop) -> None:
+    """Give ``genes.csv`` the corpus mean of ln(TPM+1) and list the file anew in the manifest."""
+    path = folder / "genes.csv"
+    corpora.write_genes(workshop.vocabulary, np.nanmean(workshop.expression, axis=0), path)
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"]["genes.csv"] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def card(workshop: Workshop) -> str:
+    """Return the card: ``mini_card.md`` with the tables of the last evaluation and the list of source files."""
+    scores = pd.read_csv(RESULTS / "mini.csv")
+    probe = pd.read_csv(RESULTS / "mini_probe.csv").drop(columns=["file", "label", "majority"])
+    text = CARD.read_text(encoding="utf-8")
+    for mark, table in {
+        "scores": scores.assign(hidden=[f"{share:.0%}" for share in scores["hidden"]]),
+        "probe": probe.mean().round(3).to_frame().T,
+        "sources": _sources(workshop),
+    }.items():
+        text = text.replace(f"<!-- {mark} -->", _markdown(table))
+    return text
+
+
+def _sources(workshop: Workshop) -> pd.DataFrame:
+    missing = pd.Series(np.isnan(workshop.expression).mean(axis=1)).groupby(workshop.files).first()
+    table = pd.DataFrame(corpora.entries())
+    table["missing"] = [f"{missing[file]:.1%}" for file in table["file"]]
+    table["file"] = [f"`{file}`" for file in table["file"]]
+    names = ["file", "samples", "unit", "missing", "original", "source", "licence"]
+    return table[names].rename(columns={"missing": "genes missing"})
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    cells = table.astype(object).where(table.notna(), "").astype(str)
+    rows = [list(table.columns), ["---"] * table.shape[1], *cells.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
