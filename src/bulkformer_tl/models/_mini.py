@@ -129,7 +129,7 @@ class MiniNetwork(Encoder):
             lower, torch.eye(len(lower), dtype=lower.dtype, device=lower.device), upper=False
         )
         spread = torch.zeros_like(values)
-        spread[hidden] = (self.loadings[hidden].to(values.dtype) @ inverse.T.to(values.dtype)).square().sum(dim=1)
+        spread[hidden] = self.noise[hidden] * (whitened[hidden] @ inverse.T.to(values.dtype)).square().sum(dim=1)
         return self.mean + (whitened @ scores) * self.noise.sqrt(), spread
 
     def _whitened(self) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ class MiniNetwork(Encoder):
 
     def scores(self, mean: Tensor) -> Tensor:
         """Return factor scores, (N, K), of expression that lies in the factors' space, (N, G)."""
-        return (mean - self.mean) @ self.loadings.to(mean.dtype)
+        return ((mean - self.mean) * self.noise.sqrt()) @ self._whitened()[0]
 
     def sample_vector(self, values: Tensor, observed: Tensor, hidden: Tensor) -> Tensor:
         """Return the leading factor scores, (N, n_scores), in units of ln(TPM+1), ordered by variance."""
