@@ -13,7 +13,7 @@ import os
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from bulkformer_tl.pp._report import Report
 
 START, END = "<!-- confusion: begin -->", "<!-- confusion: end -->"
 N_SAMPLES = 10
@@ -54,8 +56,14 @@ def read(path: Path, n: int | None = N_SAMPLES) -> ad.AnnData:
     """Return some samples of a cohort, dense, with Ensembl ids and symbols."""
     adata = ad.read_h5ad(path)
     adata = adata[: n or adata.n_obs].copy()
-    dense = adata.X.toarray() if sp.issparse(adata.X) else np.asarray(adata.X)
-    return make(dense.astype(np.float64), strip_version(adata.var_names), adata.obs)
+    obs: Any = adata.obs
+    return make(dense(adata), strip_version(adata.var_names), obs)
+
+
+def dense(adata: ad.AnnData) -> NDArray[np.float64]:
+    """Return X as a dense array."""
+    matrix: Any = adata.X
+    return np.asarray(matrix.toarray() if sp.issparse(matrix) else matrix, dtype=np.float64)
 
 
 def make(values: NDArray[np.float64], names: NDArray[np.str_], obs: pd.DataFrame | None = None) -> ad.AnnData:
@@ -66,7 +74,7 @@ def make(values: NDArray[np.float64], names: NDArray[np.str_], obs: pd.DataFrame
 
 def units(adata: ad.AnnData, stated: str) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Yield the values in every unit that they can be turned into, with its name."""
-    values = np.asarray(adata.X, dtype=np.float64)
+    values = dense(adata)
     linear = {stated: values}
     if stated == "counts":
         lengths = gene_table()["length"].reindex(adata.var_names).fillna(1000).to_numpy()
@@ -86,7 +94,7 @@ def units(adata: ad.AnnData, stated: str) -> Iterator[tuple[str, NDArray[np.floa
 
 def scalings(adata: ad.AnnData) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Yield values after steps that nothing undoes."""
-    log = np.log2(np.asarray(adata.X, dtype=np.float64) + 1)
+    log = np.log2(dense(adata) + 1)
     deviation = log.std(axis=0)
     centred = log - log.mean(axis=0)
     batch = np.random.default_rng(0).normal(0, 0.5, (2, log.shape[1]))
@@ -95,7 +103,7 @@ def scalings(adata: ad.AnnData) -> Iterator[tuple[str, NDArray[np.float64]]]:
     yield "batch-corrected", log + batch[np.arange(len(log)) % 2]
 
 
-def scaling_of(report: bf.pp.Report) -> str:
+def scaling_of(report: Report) -> str:
     found = report.findings.query("check == 'unit'")["found"].iloc[0]
     phrases = {"as z-scores are": "z-scores", "to the cohort's mean": "centred", "batch-corrected": "batch-corrected"}
     return next((name for phrase, name in phrases.items() if phrase in found), report.unit)
@@ -103,15 +111,15 @@ def scaling_of(report: bf.pp.Report) -> str:
 
 def cells(tpm: ad.AnnData, reads: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return counts of 60 cells: profiles of tissues, gamma noise per gene and cell, Poisson reads."""
-    profiles = np.asarray(tpm.X, dtype=np.float64)[rng.integers(0, tpm.n_obs, 60)]
+    profiles = dense(tpm)[rng.integers(0, tpm.n_obs, 60)]
     profiles = profiles * rng.gamma(1.0, 1.0, profiles.shape)
     depth = reads * np.exp(rng.normal(0, 0.3, (60, 1)))
-    return rng.poisson(profiles / profiles.sum(axis=1, keepdims=True) * depth).astype(np.float64)
+    return np.asarray(rng.poisson(profiles / profiles.sum(axis=1, keepdims=True) * depth), dtype=np.float64)
 
 
 def arrays(tpm: ad.AnnData, background: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return intensities: probes saturate (power 0.7), background is added, noise is multiplied."""
-    profiles = np.asarray(tpm.X, dtype=np.float64)
+    profiles = dense(tpm)
     gain = np.exp(rng.normal(0, 0.7, profiles.shape[1]))
     signal = 20 * gain * (profiles + 0.1) ** 0.7 + background * np.exp(rng.normal(0, 0.3, profiles.shape))
     return np.asarray(signal * np.exp(rng.normal(0, 0.1, profiles.shape)))
@@ -162,7 +170,7 @@ def count(paths: list[Path]) -> dict[str, Table]:
 
 def count_names(tables: dict[str, Table], split: str, adata: ad.AnnData) -> None:
     """Rename the genes, and turn the table."""
-    values = np.asarray(adata.X, dtype=np.float64)
+    values = dense(adata)
     for name, names in names_of(adata):
         for turned in (False, True) if name in {"ensembl", "symbol"} else (False,):
             unique = ~pd.Index(names).duplicated()
@@ -175,7 +183,7 @@ def count_names(tables: dict[str, Table], split: str, adata: ad.AnnData) -> None
 
 def count_panels(tables: dict[str, Table], split: str, adata: ad.AnnData) -> None:
     """Keep 500 or 1,000 genes: the highest, as panels choose them, or any."""
-    values = np.asarray(adata.X, dtype=np.float64)
+    values = dense(adata)
     rng = np.random.default_rng(0)
     highest = np.argsort(-np.median(values, axis=0))
     for n in (500, 1000):
@@ -186,7 +194,7 @@ def count_panels(tables: dict[str, Table], split: str, adata: ad.AnnData) -> Non
 
 def count_copies(tables: dict[str, Table], split: str, adata: ad.AnnData) -> None:
     """Append a copy of a sample, one that differs by rounding and depth, and a constant one."""
-    values = np.asarray(adata.X, dtype=np.float64)
+    values = dense(adata)
     made = {
         "as it is": values,
         "a copy": np.vstack([values, values[:1]]),
@@ -201,14 +209,16 @@ def count_copies(tables: dict[str, Table], split: str, adata: ad.AnnData) -> Non
 
 def count_sex(tables: dict[str, Table], split: str, adata: ad.AnnData, column: str) -> None:
     """Compare every sample with its label in counts, log2 CPM and z-scores, as labelled and with labels swapped."""
-    log = np.log2(np.asarray(adata.X, dtype=np.float64) / np.asarray(adata.X).sum(axis=1, keepdims=True) * 1e6 + 1)
+    counts = dense(adata)
+    log = np.log2(counts / counts.sum(axis=1, keepdims=True) * 1e6 + 1)
     scaled = (log - log.mean(axis=0)) / np.where(log.std(axis=0) > 0, log.std(axis=0), 1)
     labels = {"f": "female", "m": "male", "female": "female", "male": "male"}
     truth = adata.obs[column].astype(str).str.lower().map(labels)
     swapped = truth.map({"female": "male", "male": "female"})
-    for unit, values in {"counts": np.asarray(adata.X), "log2 CPM": log, "z-scores": scaled}.items():
+    for unit, values in {"counts": counts, "log2 CPM": log, "z-scores": scaled}.items():
         table = make(values, adata.var_names.to_numpy(dtype=str), pd.DataFrame({"sex": swapped}, index=adata.obs_names))
         called = bf.pp.diagnose(table, sex="sex").sex
+        assert called is not None
         for label, sex in zip(truth, called, strict=True):
             if isinstance(label, str):
                 tables["sex"][split, f"{label}, {unit}", sex] += 1
