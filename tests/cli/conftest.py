@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from bulkformer_tl import settings
 from bulkformer_tl.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -63,10 +64,24 @@ def genes(bundle) -> list[str]:
     return pd.read_csv(bundle / "gene_vocab.csv")["canonical_ensg"].tolist()
 
 
-@pytest.fixture
-def counts(folder, genes) -> Path:
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads cost more than they bring on networks this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def table(genes) -> pd.DataFrame:
     """Raw counts of 4 samples and 90 of the model's genes."""
     values = np.random.default_rng(0).poisson(200, (4, 90))
-    table = pd.DataFrame(values, index=[f"s{i}" for i in range(4)], columns=genes[:90])
-    table.to_csv(folder / "counts.csv", index_label="sample")
+    return pd.DataFrame(values, index=[f"s{i}" for i in range(4)], columns=genes[:90]).rename_axis("sample")
+
+
+@pytest.fixture
+def counts(folder, table) -> Path:
+    """The counts as a file."""
+    table.to_csv(folder / "counts.csv")
     return folder / "counts.csv"

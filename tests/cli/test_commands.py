@@ -10,10 +10,12 @@ import pytest
 import bulkformer_tl as bf
 
 
-@pytest.fixture
-def expected(counts, bundle):
+@pytest.fixture(scope="session")
+def expected(table, bundle, tmp_path_factory):
     """The same cohort by the functions."""
-    adata = bf.read(counts)
+    path = tmp_path_factory.mktemp("expected") / "counts.csv"
+    table.to_csv(path)
+    adata = bf.read(path)
     model = bf.models.load(bundle, device="cpu")
     bf.pp.log_tpm(adata, vocabulary=model.vocabulary, denominator="vocabulary")
     bf.tl.embed(adata, model=model, layer="log_tpm")

@@ -162,6 +162,7 @@ def test_a_file_without_address(published, monkeypatch):
     use(monkeypatch, (entry("genes.csv", "genes", None),))
     with pytest.raises(DownloadError, match=r"no primary source states its address\. By hand: Google Drive"):
         registry.download(NAME)
+    assert registry.place(NAME).is_dir()
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b", "..", "", "a\\b"])

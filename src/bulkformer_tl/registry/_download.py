@@ -79,9 +79,9 @@ def download(name: str, *, folder: str | Path | None = None, protein: bool = Fal
     ------
     ValueError
         If there is no such model.
-    DownloadError
-        If a file cannot be downloaded or is not the published one (an :class:`OSError`). The message names what to get
-        by hand, where to put it, and how to verify it. What did arrive stays.
+    OSError
+        If a file cannot be downloaded or is not the published one. The message names what to get by hand, where to put
+        it, and how to verify it. What did arrive stays.
 
     Examples
     --------
@@ -101,6 +101,8 @@ def download(name: str, *, folder: str | Path | None = None, protein: bool = Fal
         except DownloadError as error:
             problems[file["name"]] = f"{error}. By hand: {file['url'] or known.source}"
     if problems:
+        # the place where to save them by hand
+        target.mkdir(parents=True, exist_ok=True)
         raise DownloadError(_by_hand(name, target, problems))
     return target
 

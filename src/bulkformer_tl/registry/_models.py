@@ -116,7 +116,7 @@ def locate(name: str) -> Path:
         names = ", ".join(file["name"] for file in known.files)
         message = (
             f"{name} is not on this machine. Get {names} from {known.source}: call bf.models.download({name!r}), or "
-            f"put them into {folder} by hand; bf.models.load also takes the files' own paths"
+            f"put them into {folder} by hand; bf.models.load also takes a folder elsewhere"
         )
         raise FileNotFoundError(message)
     return folder

@@ -58,7 +58,7 @@ def _of_record(address: str, file: dict[str, Any], hashes: dict[str, str]) -> So
         entry = entries[file["name"]]
         url, size, checksum = str(entry["links"]["self"]), int(entry["size"]), str(entry.get("checksum", ""))
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        message = f"{address} does not answer ({error})"
+        message = f"{address} does not answer ({getattr(error, 'reason', error)})"
         raise DownloadError(message) from error
     except (ValueError, KeyError, TypeError) as error:
         message = f"{address} answers in an unknown form"
