@@ -181,9 +181,10 @@ def test_no_gene_to_pool_over(paper, values):
 def test_a_networks_own_rule(paper, values):
     model, _ = paper("a")
     model.default_pooling = "first"
-    model.network.sample_vector = lambda x, observed, hidden: hidden[:, 0]
+    model.network.sample_vector = lambda x, observed: x[:, :2]
     out = model.encode(values, outputs=("pooled", "genes"))
-    assert torch.equal(out.pooled, out.genes[:, 0])
+    assert torch.equal(out.pooled, torch.as_tensor(values)[:, :2].nan_to_num())
+    assert torch.equal(model.encode(values).pooled, out.pooled)
     assert not torch.equal(model.encode(values, pooling="mean").pooled, out.pooled)
     with pytest.raises(ValueError, match=r"pooling='first' .* is not a summary of gene vectors"):
         model.encode(values, pool_genes=[1])

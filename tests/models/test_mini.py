@@ -107,7 +107,7 @@ def test_shrinkage_and_calibration_scale_what_the_encoder_adds(network, samples)
 def test_sample_vector_holds_the_posterior_scores(network, samples):
     values, observed = samples
     with torch.inference_mode():
-        vector = network.sample_vector(values, observed, network(values, observed))
+        vector = network.sample_vector(values, observed)
         loadings, noise = network.loadings.double(), network.noise.double()
         for i in range(len(values)):
             seen = loadings[observed[i]] / noise[observed[i], None]

@@ -276,6 +276,8 @@ class BulkFormer:
     @torch.inference_mode()
     def _run(self, values: Tensor, observed: Tensor, request: Request) -> Encoded:
         network = self.network
+        if request.outputs == {"pooled"} and not request.pools:
+            return Encoded(pooled=network.sample_vector(values, observed).float().cpu())
         hidden = network(values, observed)
         summaries = network.summaries(values, observed) if request.summary_columns else None
         result = Encoded()
@@ -283,7 +285,7 @@ class BulkFormer:
             if request.pools:
                 pooled = _pool(hidden, observed, summaries, request)
             else:
-                pooled = network.sample_vector(values, observed, hidden)
+                pooled = network.sample_vector(values, observed)
             result = replace(result, pooled=pooled.float().cpu())
         if "genes" in request.outputs:
             chosen = hidden if request.genes is None else hidden[:, request.genes.to(hidden.device)]

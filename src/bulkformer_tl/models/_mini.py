@@ -115,22 +115,29 @@ class MiniNetwork(Encoder):
         return torch.stack([mean for mean, _ in parts]), torch.stack([variance for _, variance in parts])
 
     def _posterior(self, values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        whitened, hidden = self._whitened()[0], ~observed
+        scores, lower = self._solve(values, observed)
+        inverse = torch.linalg.solve_triangular(
+            lower, torch.eye(len(lower), dtype=lower.dtype, device=lower.device), upper=False
+        )
+        spread = torch.zeros_like(values)
+        spread[hidden] = self.noise[hidden] * (whitened[hidden] @ inverse.T.to(values)).square().sum(dim=1)
+        return self.mean + (whitened @ scores) * self.noise.sqrt(), spread
+
+    def _solve(self, values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the posterior mean of a sample's scores, (K,), and the Cholesky factor of their precision, (K, K)."""
         whitened, gram = self._whitened()
         hidden = ~observed
         # few missing genes are taken out of the Gram matrix of all genes, which is cheaper than a sum over the others
         few_hidden = int(hidden.sum()) < len(hidden) // 2
         part = whitened[hidden if few_hidden else observed]
         precision = gram - part.T @ part if few_hidden else part.T @ part
-        precision = precision.double() + torch.diag(1 / self.variances.double())
+        # Apple's GPUs have no double precision
+        home = torch.device("cpu") if precision.device.type == "mps" else precision.device
+        precision = precision.to(home).double() + torch.diag(1 / self.variances.to(home).double())
         lower = torch.linalg.cholesky(precision)
         shown = torch.where(observed, (values - self.mean) * self.noise.rsqrt(), 0.0) @ whitened
-        scores = torch.cholesky_solve(shown.double()[:, None], lower)[:, 0].to(values.dtype)
-        inverse = torch.linalg.solve_triangular(
-            lower, torch.eye(len(lower), dtype=lower.dtype, device=lower.device), upper=False
-        )
-        spread = torch.zeros_like(values)
-        spread[hidden] = self.noise[hidden] * (whitened[hidden] @ inverse.T.to(values.dtype)).square().sum(dim=1)
-        return self.mean + (whitened @ scores) * self.noise.sqrt(), spread
+        return torch.cholesky_solve(shown.to(precision)[:, None], lower)[:, 0].to(values), lower
 
     def _whitened(self) -> tuple[Tensor, Tensor]:
         """Return the loadings in units of each gene's noise, (G, K), and their Gram matrix, (K, K)."""
@@ -163,9 +170,15 @@ class MiniNetwork(Encoder):
         """Return factor scores, (N, K), of expression that lies in the factors' space, (N, G)."""
         return ((mean - self.mean) * self.noise.sqrt()) @ self._whitened()[0]
 
-    def sample_vector(self, values: Tensor, observed: Tensor, hidden: Tensor) -> Tensor:
-        """Return the leading factor scores, (N, n_scores), in units of ln(TPM+1), ordered by variance."""
-        return self.scores(hidden[..., 0])[:, : self.config.n_scores]
+    def sample_vector(self, values: Tensor, observed: Tensor) -> Tensor:
+        """Return the leading factor scores, (N, n_scores), in units of ln(TPM+1), ordered by variance.
+
+        They need the factor model alone, so the encoder does not run for them.
+        """
+        whitened = self._whitened()[0]
+        solved = torch.stack([self._solve(row, mask)[0] for row, mask in zip(values, observed, strict=True)])
+        mean = self.mean + (solved @ whitened.T) * self.noise.sqrt()
+        return self.scores(mean)[:, : self.config.n_scores]
 
     def correct(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the encoder adds to the mean and to the log of the deviation, both (N, G)."""
