@@ -47,6 +47,8 @@ add_module_names = False
 
 nitpicky = True
 nitpick_ignore = [
+    # the three dots of tuple[str, ...]
+    ("py:data", "Ellipsis"),
     # named in signatures, made by other functions; users never spell them
     ("py:class", "bulkformer_tl._vocabulary.GeneVocabulary"),
     ("py:class", "bulkformer_tl.models._layers.Encoder"),

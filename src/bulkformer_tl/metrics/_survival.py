@@ -149,7 +149,7 @@ def integrated_brier(
     *,
     train: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> float:
-    """Mean of :func:`survival_brier` over the range of ``times``, by the trapezoidal rule.
+    """Mean of :func:`~bulkformer_tl.metrics.survival_brier` over the range of ``times``, by the trapezoidal rule.
 
     Parameters
     ----------

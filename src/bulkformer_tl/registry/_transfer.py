@@ -6,12 +6,12 @@ means never; hence these few lines over :mod:`urllib`, with HTTP ranges.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import json
 import logging
 import os
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -121,7 +121,7 @@ def fetch(source: Source, target: Path) -> str:
     part = target.with_name(f".{target.name}.part")
     with part.open("ab") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
         except BlockingIOError as error:
             message = f"another process is downloading {target}; wait for it"
             raise DownloadError(message) from error
@@ -140,6 +140,14 @@ def fetch(source: Source, target: Path) -> str:
     part.replace(target)
     _discard(part)
     return found["sha256"]
+
+
+def _lock(handle: IO[bytes]) -> None:
+    # Windows has no such locks; there the second process fails when it renames the file
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _receive_all(source: Source, handle: IO[bytes], part: Path) -> None:
