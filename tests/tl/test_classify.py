@@ -48,6 +48,7 @@ def test_out_of_fold_predictions_equal_scikit_learn_by_hand():
     found = adata.obsm["kind_proba"]
     for train, test, _ in k_fold(60, n_splits=3, labels=codes, rng=0):
         scale = StandardScaler().fit(adata.obsm["X_emb"][train])
+        scale.scale_[:] = np.sqrt(scale.var_.mean())  # one number for all columns
         head = LogisticRegression(C=0.1, max_iter=2000).fit(scale.transform(adata.obsm["X_emb"][train]), codes[train])
         shares = head.predict_proba(scale.transform(adata.obsm["X_emb"][test]))
         # a temperature keeps the order of classes and scales the logarithms by one number per fold
@@ -110,17 +111,18 @@ def test_near_duplicates_stay_in_one_fold():
     np.testing.assert_allclose(twice.obsm["kind_proba"][:30], twice.obsm["kind_proba"][30:], atol=1e-6)
 
 
-def test_unlabelled_samples_are_predicted_and_not_scored():
+@pytest.mark.parametrize("blank", [np.nan, ""])
+def test_unlabelled_samples_are_predicted_and_not_scored(blank):
     adata = make()
     truth = adata.obs["kind"].copy()
-    adata.obs["kind"] = pd.Categorical(truth.where(np.arange(60) % 10 != 0))
+    adata.obs["kind"] = pd.Categorical(truth.where(np.arange(60) % 10 != 0).replace({np.nan: blank}))
     bf.tl.classify(adata, "kind", use_rep="X_emb", protocol=QUICK)
-    blank = adata.obs["kind"].isna().to_numpy()
+    unknown = ~adata.obs["kind"].isin(["a", "b", "c"]).to_numpy()
     params = adata.uns["classify_kind"]["params"]
-    assert (params["n"], params["n_unlabelled"], blank.sum()) == (54, 6, 6)
+    assert (params["n"], params["n_unlabelled"], unknown.sum()) == (54, 6, 6)
     assert (adata.uns["classify_kind"]["scores"]["n"] == 54).all()
-    assert (adata.obs["kind_pred"][blank].astype(str) == truth[blank]).mean() > 0.8
-    assert adata.obs["kind"].isna().sum() == 6, "the label itself is left alone"
+    assert (adata.obs["kind_pred"][unknown].astype(str) == truth[unknown]).mean() > 0.8
+    assert (~adata.obs["kind"].isin(["a", "b", "c"])).sum() == 6, "the label itself is left alone"
 
 
 def test_abstains_below_a_probability_and_says_for_how_many():
@@ -225,13 +227,28 @@ def test_results_survive_a_file(form, tmp_path):
     assert {"X_emb", "X_bad"} <= set(again.uns["classify_kind"]["scores"]["representation"])
 
 
-def test_numbers_and_booleans_can_be_classes():
+def test_numbers_and_booleans_can_be_classes(tmp_path):
     adata = make()
-    adata.obs["code"] = pd.factorize(adata.obs["kind"])[0].astype(float) + 1
-    adata.obs["is_a"] = adata.obs["kind"] == "a"
-    for label, classes in {"code": [1.0, 2.0, 3.0], "is_a": [False, True]}.items():
+    codes = pd.factorize(adata.obs["kind"])[0]
+    labels = {
+        "code": (codes.astype(float) + 1, [1.0, 2.0, 3.0]),
+        "is_a": (codes == 0, [False, True]),
+        "category": (pd.Categorical(codes), [0, 1, 2]),
+        "nullable": (pd.array(np.where(codes == 0, None, codes), dtype="Int64"), [1, 2]),
+        "text": (pd.array(adata.obs["kind"], dtype="string"), ["a", "b", "c"]),
+    }
+    for label, (values, _) in labels.items():
+        adata.obs[label] = values
         bf.tl.classify(adata, label, use_rep="X_emb", protocol=QUICK)
-        assert adata.uns[f"classify_{label}"]["classes"].tolist() == classes
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = ad.read_h5ad(tmp_path / "a.h5ad")
+    for label, (_, classes) in labels.items():
+        assert again.uns[f"classify_{label}"]["classes"].tolist() == classes
+        assert again.obs[f"{label}_pred"].cat.categories.tolist() == classes
+        assert bf.tl.fitted_head(again, f"classify_{label}").facts["classes"] == classes
+    adata.obs["day"] = pd.to_datetime(["2020-01-01", "2020-01-02"] * 30)
+    with pytest.raises(TypeError, match="classes are text, numbers or booleans"):
+        bf.tl.classify(adata, "day", use_rep="X_emb", protocol=QUICK)
 
 
 def test_expression_itself_and_covariates():
@@ -244,6 +261,17 @@ def test_expression_itself_and_covariates():
     assert set(adata.uns["classify_kind"]["scores"]["representation"]) == names
     assert score(adata, "expression") == pytest.approx(score(adata, "raw"), abs=1e-6)
     assert score(adata, "covariates") > 0.9
+
+
+def test_columns_of_a_representation_keep_their_proportions():
+    adata = make(effect=0)
+    codes, rng = pd.factorize(adata.obs["kind"])[0], np.random.default_rng(0)
+    signal = 20 * np.eye(3)[codes] + rng.normal(0, 10, (60, 3))
+    adata.obsm["X_emb"] = np.hstack([signal, rng.normal(0, 0.1, (60, 300))]).astype(np.float32)
+    adata.obsm["X_whitened"] = StandardScaler().fit_transform(adata.obsm["X_emb"])
+    for use_rep in ("X_emb", "X_whitened"):
+        bf.tl.classify(adata, "kind", use_rep=use_rep, protocol=QUICK)
+    assert score(adata, "X_emb") > score(adata, "X_whitened") + 0.1
 
 
 def test_inner_folds_choose_the_penalty():

@@ -75,8 +75,8 @@ def far_from_training(
 ) -> NDArray[np.bool_]:
     """Flag samples whose nearest training samples are farther away than training samples are from each other.
 
-    Features are filled and scaled as the training samples are; distance is the mean Euclidean one to the five nearest
-    training samples, for training samples to those of other groups.
+    Missing values take the training mean; distance is the mean Euclidean one to the five nearest training samples, for
+    training samples to those of other groups.
 
     Parameters
     ----------
@@ -93,18 +93,16 @@ def far_from_training(
     samples, shape (M,); outliers among these do not move the limit much.
     """
     from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    scale = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler()).fit(train)
-    known = scale.transform(train)
+    fill = SimpleImputer(keep_empty_features=True).fit(train)
+    known = fill.transform(train)
     members = np.arange(len(known)) if groups is None else groups
     usual = _distance(known, known, (members, members))
     usual = usual[np.isfinite(usual)]
     if not len(usual):
         return np.zeros(len(test), dtype=bool)
     lower, upper = np.quantile(usual, [0.25, 0.75])
-    found: NDArray[np.bool_] = _distance(scale.transform(test), known, None) > upper + FAR_OUT * (upper - lower)
+    found: NDArray[np.bool_] = _distance(fill.transform(test), known, None) > upper + FAR_OUT * (upper - lower)
     return found
 
 

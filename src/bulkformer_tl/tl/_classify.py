@@ -40,8 +40,9 @@ def classify(
 
     Each labelled sample is predicted by a head that was fitted without its fold; samples without a label by a head
     that was fitted to all labelled ones. Whatever is fitted, calibration and distances included, is fitted to
-    training samples. Probabilities, of the representation and of every baseline alike, are calibrated by one
-    temperature per fold (Guo et al. 2017, arXiv:1706.04599), which three inner folds of the training samples choose.
+    training samples. Columns of a representation keep their proportions, those of expression are scaled to unit
+    variance. Probabilities, of the representation and of every baseline alike, are calibrated by one temperature per
+    fold (Guo et al. 2017, arXiv:1706.04599), which three inner folds of the training samples choose.
 
     Parameters
     ----------

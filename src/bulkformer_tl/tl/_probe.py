@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -168,7 +168,9 @@ def candidates(
     """List what is judged: the representation, further ones under the same head, and baselines by name."""
     task = samples.task
     under_head = partial(_probe, head, task, rng)
-    found = {name: Candidate(samples.representation, under_head, head)}
+    itself = samples.representation is samples.values
+    first = partial(_expression_probe, head, task, rng) if itself else under_head
+    found = {name: Candidate(samples.representation, first, head)}
     for other in baselines:
         if other in extra:
             found[other] = Candidate(extra[other], under_head, head)
@@ -181,7 +183,32 @@ def candidates(
 
 
 def _probe(head: str, task: Task, rng: int, shape: tuple[int, int]) -> Any:
+    """Build a head on an embedding, whose columns keep their proportions.
+
+    Scaling each column to unit variance would raise the noise of those that vary little, as the last components of an
+    analysis by principal components do, to the rank of the first.
+    """
+    return probe(head, task=task, shape=shape, rng=rng).set_params(scale=_one_scale()())
+
+
+def _expression_probe(head: str, task: Task, rng: int, shape: tuple[int, int]) -> Any:
     return probe(head, task=task, shape=shape, rng=rng)
+
+
+@cache
+def _one_scale() -> Any:
+    from sklearn.preprocessing import StandardScaler
+
+    class OneScale(StandardScaler):  # type: ignore[misc]  # scikit-learn has no types
+        """Centre every column, and divide all by one number, so that their mean variance is 1."""
+
+        def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+            super().partial_fit(X, y, sample_weight)
+            spread = float(np.sqrt(np.mean(self.var_)))
+            self.scale_ = np.full(np.shape(self.var_), spread if spread > 0 else 1.0)
+            return self
+
+    return OneScale
 
 
 def _baseline(name: str, task: Task, rng: int, shape: tuple[int, int]) -> Any:

@@ -95,7 +95,7 @@ def read_samples(
     task
         ``"classification"`` or ``"regression"``.
     use_rep
-        Key of ``obsm``; ``None`` takes expression.
+        Key of ``obsm``; ``None`` takes expression, and ``values`` then are the representation.
     layer
         Where expression is; ``None`` reads ``X``.
     groups
@@ -155,7 +155,8 @@ def _read_target(parts: list[AnnData], label: str, task: Task) -> tuple[NDArray[
     columns = [column(parts[0], label, "the label")]
     unknown = [pd.Series([None] * part.n_obs, dtype=object) for part in parts]
     columns += [part.obs.get(label, blank) for part, blank in zip(parts[1:], unknown[1:], strict=True)]
-    known = [~pd.isna(found).to_numpy() for found in columns]
+    # files keep a missing text as an empty one
+    known = [~(pd.isna(found) | (found.astype(object) == "")).to_numpy(dtype=bool) for found in columns]
     name = f"adata.obs[{label!r}]"
     if not known[0].any():
         message = f"{name} holds no value; nothing can be learnt from it"
@@ -179,7 +180,10 @@ def _dtype(found: pd.Series[Any]) -> Any:
 def _read_numbers(given: list[NDArray[Any]], name: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
     text = next((value for part in given for value in part.tolist() if isinstance(value, str | bool)), None)
     if text is not None:
-        message = f"{name} must be numbers and holds {text!r}; bf.tl.classify takes categories"
+        message = (
+            f"{name} must be numbers and holds {text!r}; bf.tl.classify takes categories, and .astype(float) makes "
+            "numbers of digits"
+        )
         raise TypeError(message)
     numbers = [as_numbers(part, name) if len(part) else np.array([]) for part in given]
     if np.ptp(numbers[0]) == 0:
@@ -195,6 +199,13 @@ def _read_classes(given: list[NDArray[Any]], name: str) -> tuple[NDArray[np.intp
         raise TypeError(message)
     codes, classes = as_labels(first, name)
     refuse_one_class(classes, name)
+    plain = classes.tolist()
+    if not isinstance(plain[0], str):
+        # of objects that are numbers, what a file can hold
+        classes = np.array(plain)
+        if classes.dtype.kind not in "biuf":
+            message = f"{name} holds {type(plain[0]).__name__}; classes are text, numbers or booleans, see .astype(str)"
+            raise TypeError(message)
     rest = pd.Index(classes).get_indexer(pd.Index(given[1])) if len(given) > 1 and len(given[1]) else np.array([], int)
     if (rest < 0).any():
         unknown = sorted({str(value) for value in given[1][rest < 0]})
