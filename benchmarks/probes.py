@@ -29,7 +29,7 @@ PAGE = ROOT / "docs" / "benchmarks" / "probes.md"
 MODEL = "bulkformer-mini"
 #: Samples that are taken of one file for the tissues.
 PER_FILE = 12
-METRICS = {"classification": ("auroc", "balanced_accuracy", "brier"), "regression": ("pearson", "rmse", "r2")}
+METRICS = {"classification": ("auroc", "balanced_accuracy", "brier"), "regression": ("r2", "rmse", "pearson")}
 HEADER = """# Probes: tissue, tuberculosis, subtype, age
 
 Made by `nox -s bench -- benchmarks/probes.py`. A linear head on each representation, on expression itself (scaled to
@@ -239,7 +239,8 @@ def verdict(result: dict[str, Any], metric: str) -> str:
         gap = f"{row['difference']:+.3f}, {row['low']:+.3f} to {row['high']:+.3f}"
         how = {"X_bulkformer": "the model is better than", row["baseline"]: "**the model is worse than**"}
         said.append(f"{how.get(row['better'], 'cannot be told apart from')} *{row['baseline']}* ({gap})")
-    best = result["scores"][result["scores"]["metric"] == metric].sort_values("mean").iloc[-1]["representation"]
+    own = result["scores"][result["scores"]["metric"] == metric].dropna(subset="mean")
+    best = own.sort_values("mean").iloc[-1]["representation"]
     won = "" if best == "X_bulkformer" else f" **The best score is that of the baseline *{best}*.**"
     return f"By {metric}: {'; '.join(said)}.{won}"
 
