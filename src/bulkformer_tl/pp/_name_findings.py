@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bulkformer_tl import registry
 from bulkformer_tl.pp import _calls
 from bulkformer_tl.pp._recognise_names import count_dates, count_mouse, count_versions, find_mended_names
 from bulkformer_tl.pp._report import Finding
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from bulkformer_tl.pp._matrices import Matrix
     from bulkformer_tl.pp._recognise_names import Names
 
-#: Share of genes that the published models never missed in training: at most 15 % were hidden.
+#: Largest share of genes that the published models missed in training; for models that the registry does not know.
 _TRAINED_MISSING = 0.15
 
 _KINDS = {
@@ -111,7 +112,10 @@ def coverage_finding(found: NDArray[np.bool_], matrix: Matrix, ids: NDArray[np.s
     text = f"{found.sum():,} of the {len(model):,} genes of {model.name!r} are here, {missing:.1%} are missing"
     if not found.any():
         return Finding("coverage", "var_names", text, "error")
-    if missing <= _TRAINED_MISSING:
-        return Finding("coverage", "var_names", f"{text}; models were trained with up to 15 % missing")
-    text += "; models were trained with up to 15 % missing, and predictions get worse beyond"
-    return Finding("coverage", "var_names", text, "warning")
+    known = registry.info(model.name).trained_missing[1] if model.name in registry.available() else None
+    most = _TRAINED_MISSING if known is None else known
+    who = "published models were" if known is None else "the model was"
+    text += f"; {who} trained with up to {most:.0%} missing"
+    if missing <= most:
+        return Finding("coverage", "var_names", text)
+    return Finding("coverage", "var_names", f"{text}, and predictions get worse beyond", "warning")

@@ -33,6 +33,8 @@ class ModelInfo:
         Which genes the TPM of its training data ran over: ``"all"`` or ``"vocabulary"``.
     pooling
         Published rule for the sample vector.
+    trained_missing
+        Least and largest share of its genes that was hidden in training.
     files
         Its files, each with ``name``, ``url``, ``bytes`` and ``sha256``; ``None`` where no primary source states it.
     source
@@ -52,6 +54,7 @@ class ModelInfo:
     unit: str
     denominator: str
     pooling: str
+    trained_missing: tuple[float, float]
     files: tuple[dict[str, Any], ...]
     source: str
     corpus: str
@@ -63,7 +66,9 @@ class ModelInfo:
 def _registry() -> dict[str, ModelInfo]:
     text = (files("bulkformer_tl.registry") / "models.yaml").read_text(encoding="utf-8")
     return {
-        name: ModelInfo(name=name, **{**entry, "files": tuple(entry["files"])})
+        name: ModelInfo(
+            name=name, **{**entry, "files": tuple(entry["files"]), "trained_missing": tuple(entry["trained_missing"])}
+        )
         for name, entry in yaml.safe_load(text).items()
     }
 
