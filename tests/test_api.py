@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-SPACES: dict[str, ModuleType] = {name: getattr(bf, name) for name in ("pp", "tl", "pl", "datasets", "metrics", "models")}
+SPACES: dict[str, ModuleType] = {
+    name: getattr(bf, name) for name in ("pp", "tl", "pl", "datasets", "metrics", "models")
+}
 #: Parameters that do not count towards the ten.
 COMMON = {"copy", "rng", "key_added", "device", "batch_size"}
 API_PAGE = Path(__file__).parents[1] / "docs" / "api.md"

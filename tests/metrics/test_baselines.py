@@ -83,13 +83,26 @@ def test_raw_is_a_scaled_linear_model(cohort):
     np.testing.assert_allclose(found, ridge.predict(test), atol=1e-8)
 
 
+def test_an_embedding_keeps_its_proportions(cohort):
+    """Columns are divided by one number: the root of their mean variance."""
+    values, codes, _, _ = cohort
+    embedding = values[:, :3] * np.array([10.0, 1.0, 0.01])
+    centred = embedding - embedding[:60].mean(axis=0)
+    scaled = centred / np.sqrt(embedding[:60].var(axis=0).mean())
+    logistic = LogisticRegression(C=0.1, max_iter=2000).fit(scaled[:60], codes[:60])
+    found = fit_predict(probe(task="classification", shape=(60, 3)), embedding, codes, SPLIT, n_classes=2)
+    np.testing.assert_allclose(found, logistic.predict_proba(scaled[60:]), atol=1e-6)
+    with pytest.raises(ValueError, match='scale is \'rows\'; use "common" or "each"'):
+        probe(task="classification", shape=(60, 3), scale="rows")
+
+
 def test_rotation_changes_nothing():
     """With more genes than samples the penalised fit is the same in the space of the samples."""
     rng = np.random.default_rng(0)
     values, codes = rng.normal(size=(80, 200)), rng.integers(3, size=80)
     rotated = baseline("raw", task="classification", shape=(60, 200))
     assert "rotate" in rotated.named_steps
-    plain = probe(task="classification", shape=(60, 10))
+    plain = probe(task="classification", shape=(60, 10), scale="each")
     assert "rotate" not in plain.named_steps
     expected = fit_predict(plain, values, codes, SPLIT, n_classes=3)
     np.testing.assert_allclose(fit_predict(rotated, values, codes, SPLIT, n_classes=3), expected, atol=1e-3)

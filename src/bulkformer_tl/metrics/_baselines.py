@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from bulkformer_tl.metrics._heads import Task, feature_steps, head_step, pipeline, rotation
+from bulkformer_tl.metrics._scale import one_scale
 
 #: Name: (how features are made, what is fitted on them).
 RECIPES = {
@@ -90,6 +91,7 @@ def probe(
     task: Task,
     shape: tuple[int, int],
     transformer: Any = None,
+    scale: Literal["common", "each"] = "common",
     rng: int | None = 0,
 ) -> Any:
     """Build the head that judges an embedding, as an unfitted scikit-learn pipeline.
@@ -98,13 +100,16 @@ def probe(
     ----------
     head
         ``"linear"`` (logistic or ridge regression), ``"elastic_net"``, ``"random_forest"``, ``"knn"`` or ``"mlp"``
-        (one hidden layer of 128 with weight decay), on features scaled to unit variance.
+        (one hidden layer of 128 with weight decay).
     task
         ``"classification"`` or ``"regression"``.
     shape
         Training samples and features.
     transformer
         A scikit-learn transformer that makes the embedding and is fitted first.
+    scale
+        ``"common"`` divides all columns by one number, so that an embedding keeps its proportions; ``"each"`` scales
+        every column to unit variance, as befits genes.
     rng
         Seed of what is random.
 
@@ -115,9 +120,12 @@ def probe(
     Raises
     ------
     ValueError
-        If the head or the task is unknown.
+        If the head, the task or the scale is unknown.
     """
     _check_task(task)
+    if scale not in ("common", "each"):
+        message = f'scale is {scale!r}; use "common" or "each"'
+        raise ValueError(message)
     if transformer is None:
         steps = [*feature_steps("all", shape, rng), *rotation("all", head, shape)]
     else:
@@ -125,7 +133,8 @@ def probe(
         from sklearn.preprocessing import StandardScaler
 
         steps = [("transformer", clone(transformer)), ("scale", StandardScaler())]
-    return pipeline([*steps, head_step(head, task, shape, rng)])
+    made = pipeline([*steps, head_step(head, task, shape, rng)])
+    return made.set_params(scale=one_scale()()) if scale == "common" else made
 
 
 def _check_task(task: str) -> None:

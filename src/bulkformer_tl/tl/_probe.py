@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -167,9 +167,9 @@ def candidates(
 ) -> dict[str, Candidate]:
     """List what is judged: the representation, further ones under the same head, and baselines by name."""
     task = samples.task
-    under_head = partial(_probe, head, task, rng)
+    under_head = partial(_probe, head, task, rng, "common")
     itself = samples.representation is samples.values
-    first = partial(_expression_probe, head, task, rng) if itself else under_head
+    first = partial(_probe, head, task, rng, "each") if itself else under_head
     found = {name: Candidate(samples.representation, first, head)}
     for other in baselines:
         if other in extra:
@@ -182,33 +182,8 @@ def candidates(
     return found
 
 
-def _probe(head: str, task: Task, rng: int, shape: tuple[int, int]) -> Any:
-    """Build a head on an embedding, whose columns keep their proportions.
-
-    Scaling each column to unit variance would raise the noise of those that vary little, as the last components of an
-    analysis by principal components do, to the rank of the first.
-    """
-    return probe(head, task=task, shape=shape, rng=rng).set_params(scale=_one_scale()())
-
-
-def _expression_probe(head: str, task: Task, rng: int, shape: tuple[int, int]) -> Any:
-    return probe(head, task=task, shape=shape, rng=rng)
-
-
-@cache
-def _one_scale() -> Any:
-    from sklearn.preprocessing import StandardScaler
-
-    class OneScale(StandardScaler):  # type: ignore[misc]  # scikit-learn has no types
-        """Centre every column, and divide all by one number, so that their mean variance is 1."""
-
-        def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-            super().partial_fit(X, y, sample_weight)
-            spread = float(np.sqrt(np.mean(self.var_)))
-            self.scale_ = np.full(np.shape(self.var_), spread if spread > 0 else 1.0)
-            return self
-
-    return OneScale
+def _probe(head: str, task: Task, rng: int, scale: Literal["common", "each"], shape: tuple[int, int]) -> Any:
+    return probe(head, task=task, shape=shape, scale=scale, rng=rng)
 
 
 def _baseline(name: str, task: Task, rng: int, shape: tuple[int, int]) -> Any:
