@@ -82,6 +82,9 @@ def run(path: Path, kind: str, color: str, figures: Path | None) -> None:
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
         label = color if color in adata.obs else None
+        if label is not None:
+            adata.obs[label] = adata.obs[label].astype(str).astype("category")
+            adata.uns[f"{label}_colors"] = list(bf.pl.palette(adata, label).values())
         drawn = {
             "umap": sc.pl.umap(adata, color=label, show=False),
             "coverage": bf.pl.coverage(adata, groupby=label),

@@ -53,7 +53,7 @@ FORBIDDEN = {
     "registry": TENSORS | {"anndata", "scanpy", "matplotlib"},
 }
 
-HEAVY = ["torch", "scanpy", "sklearn", "lightning", "matplotlib.pyplot"]
+HEAVY = ["torch", "scanpy", "sklearn", "scipy.stats", "lightning", "matplotlib.pyplot"]
 
 
 def layer_of(path: Path) -> str:

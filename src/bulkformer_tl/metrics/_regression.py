@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
 from bulkformer_tl.metrics._check import as_labels, to_float
 from bulkformer_tl.metrics._weighted import divide
@@ -186,6 +185,9 @@ def _pearson(truth: Numbers, prediction: Numbers, weights: Numbers) -> Numbers:
 
 
 def _spearman(truth: Numbers, prediction: Numbers, weights: Numbers) -> Numbers:
+    # scipy.stats takes a second to import
+    from scipy.stats import rankdata
+
     known = [np.where(weights > 0, values, np.nan) for values in (truth, prediction)]
     one, other = (np.nan_to_num(rankdata(values, axis=-1, nan_policy="omit")) for values in known)
     return _pearson(one, other, weights)
