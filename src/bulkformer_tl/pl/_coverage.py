@@ -22,6 +22,8 @@ KINDS = {
     "missing value": OKABE_ITO[1],
     "gene not in the table": "#999999",
 }
+#: Groups in a column of the legend.
+ROWS = 9
 
 
 def coverage(adata: AnnData, *, key: str = "bulkformer", groupby: str | None = None, ax: Axes | None = None) -> Axes:
@@ -60,13 +62,12 @@ def coverage(adata: AnnData, *, key: str = "bulkformer", groupby: str | None = N
     shares = _shares(adata, layer, adata.var[column].to_numpy(dtype=bool), int(params["n_vocabulary"]))
     labels = np.zeros(adata.n_obs) if groupby is None else pd.Categorical(adata.obs[groupby]).codes
     order = np.lexsort((-shares[:, 0], labels))
-    axes = new_axes(ax, (6.4, 3.6))
+    n_columns = 1 + (len(colours or ()) - 1) // ROWS
+    axes = new_axes(ax, (6.4 + 1.4 * max(n_columns - 1, 0), 3.6))
     x, bottom = np.arange(adata.n_obs), np.zeros(adata.n_obs)
     for kind, colour, share in zip(KINDS, KINDS.values(), shares[order].T, strict=True):
         axes.bar(x, share, bottom=bottom, width=1.0, color=colour, label=kind, linewidth=0)
         bottom = bottom + share
-    if groupby is not None and colours is not None:
-        _strip(axes, adata.obs[groupby].astype(str).to_numpy()[order], colours)
     axes.set(
         xlim=(-0.5, adata.n_obs - 0.5),
         ylim=(-0.06 if groupby else 0, 1),
@@ -75,8 +76,12 @@ def coverage(adata: AnnData, *, key: str = "bulkformer", groupby: str | None = N
         ylabel=f"share of {int(params['n_vocabulary']):,} genes",
         title=f"{params['model']}: {params['coverage']:.1%} of its genes are in the table",
     )
-    handles, names = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    bars = axes.containers[-len(KINDS) :][::-1]
+    kinds = axes.legend(bars, list(KINDS)[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    if groupby is not None and colours is not None:
+        # a second legend would take the place of the first
+        axes.add_artist(kinds)
+        _strip(axes, adata.obs[groupby].astype(str).to_numpy()[order], colours, groupby)
     return axes
 
 
@@ -92,28 +97,28 @@ def _shares(
     return np.column_stack([table, n_vocabulary - table.sum(axis=1)]) / n_vocabulary
 
 
-def _strip(axes: Axes, labels: NDArray[Any], colours: dict[str, str]) -> None:
+def _strip(axes: Axes, labels: NDArray[Any], colours: dict[str, str], title: str) -> None:
+    """Draw the groups' colours below the bars, and what they mean beside them."""
     starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
     ends = np.r_[starts[1:], len(labels)]
-    for start, end in zip(starts, ends, strict=True):
-        label = labels[start]
+    strips = [
         axes.bar(
             (start + end - 1) / 2,
             -0.05,
             bottom=-0.01,
             width=end - start,
-            color=colours.get(label, "#808080"),
+            color=colours.get(labels[start], "#808080"),
             linewidth=0,
         )
-        axes.annotate(
-            label,
-            ((start + end - 1) / 2, -0.06),
-            (0, -2),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            fontsize="x-small",
-            rotation=0 if end - start > 0.12 * len(labels) else 30,
-            annotation_clip=False,
-        )
-    axes.xaxis.labelpad = 14
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    axes.legend(
+        strips,
+        labels[starts],
+        title=title,
+        loc="lower left",
+        bbox_to_anchor=(1.0, -0.05),
+        ncols=1 + (len(starts) - 1) // ROWS,
+        fontsize="x-small",
+        frameon=False,
+    )
