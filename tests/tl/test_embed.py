@@ -199,6 +199,17 @@ def test_a_sample_that_measures_no_gene_of_the_mask_is_named(cohort, latest):
         bf.tl.embed(cohort, model=latest, mask_var=mask)
 
 
+def test_the_embedded_models_own_vector_has_no_choice_of_genes():
+    adata = bf.datasets.toy(2)
+    bf.pp.log_tpm(adata)
+    mask = np.arange(adata.n_vars) < 5000
+    for options in ({"mask_var": mask}, {"observed_only": True}):
+        with pytest.raises(ValueError, match=r"bulkformer-mini \('scores'\) uses all measured genes; with mask_var"):
+            bf.tl.embed(adata, layer="log_tpm", **options)
+    bf.tl.embed(adata, layer="log_tpm", mask_var=mask, pooling="mean")
+    assert adata.obsm["X_bulkformer"].shape == (2, 34)
+
+
 def test_ctrl_c_in_the_middle_leaves_everything_as_it_was(cohort, latest, monkeypatch):
     before = cohort.copy()
     calls = []

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from bulkformer_tl._vocabulary import Identifiers
     from bulkformer_tl.models import BulkFormer
 
+POOLINGS = ("mean", "max", "median", "all")
+
 
 def embed(
     adata: AnnData,
@@ -108,6 +110,7 @@ def embed(
     check_slots(adata, key_added, [keys.embedding, keys.in_vocabulary])
     pool_columns = gene_mask(adata, mask_var)
     given = prepare(adata, model=model, layer=layer, identifiers=identifiers, min_coverage=min_coverage, device=device)
+    _check_rule(given, pooling, choosing=mask_var is not None or observed_only is not None)
     only = given.model.pooling_observed_only if observed_only is None else observed_only
     options: dict[str, Any] = {
         "pooling": pooling,
@@ -126,6 +129,15 @@ def embed(
     results = {keys.embedding: np.concatenate(pooled), keys.in_vocabulary: given.match.in_vocabulary}
     write_results(target, key_added, results, params)
     return target if copy else None
+
+
+def _check_rule(given: ModelInput, pooling: str | None, *, choosing: bool) -> None:
+    if pooling is None and choosing and given.model.default_pooling not in POOLINGS:
+        message = (
+            f"the sample vector of {given.model.name} ({given.model.default_pooling!r}) uses all measured genes; "
+            f"with mask_var or observed_only pass pooling=, one of {list(POOLINGS)}"
+        )
+        raise ValueError(message)
 
 
 def _pool_genes(
