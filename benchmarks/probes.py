@@ -35,7 +35,7 @@ HEADER = """# Probes: tissue, tuberculosis, subtype, age
 Made by `nox -s bench -- benchmarks/probes.py`. A linear head on each representation, on expression itself (scaled to
 unit variance) and on 50 principal components, on the same folds, its penalty chosen by inner folds; everything is
 fitted inside the folds, near-duplicate profiles stay together, and probabilities of all are calibrated alike. Intervals
-are 95 % bootstrap intervals over whole groups. Where a score is pooled over folds, *majority* falls below chance, because
+are 95 % bootstrap intervals over whole groups. Where scores are pooled, *majority* falls below chance, because
 leaving a group out makes its own classes rarer in training.
 
 **What the model had seen.** `bulkformer-mini` was pretrained, without labels, on these very cohorts, also on the
