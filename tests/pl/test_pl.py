@@ -53,6 +53,15 @@ def test_coverage_by_group_orders_and_draws_its_colours(adata):
     assert strip == [mpl.colors.to_rgba("#111111"), mpl.colors.to_rgba("#222222")]
 
 
+def test_coverage_keeps_both_legends_in_the_picture(adata):
+    axes = bf.pl.coverage(adata, key="imputed", groupby="tissue")
+    axes.figure.canvas.draw()
+    legends = [child for child in axes.get_children() if isinstance(child, mpl.legend.Legend)]
+    assert len(legends) == 2
+    picture = axes.figure.get_tightbbox().x1 * axes.figure.dpi
+    assert all(legend.get_window_extent().x1 <= picture + 1 for legend in legends)
+
+
 def test_plots_draw_on_the_axes_given_and_change_nothing(adata):
     before = adata.copy()
     _, ax = plt.subplots()

@@ -81,6 +81,8 @@ def coverage(adata: AnnData, *, key: str = "bulkformer", groupby: str | None = N
     if groupby is not None and colours is not None:
         # a second legend would take the place of the first
         axes.add_artist(kinds)
+        # what is clipped to the axes does not count when a figure is cut to its contents
+        kinds.set_clip_on(False)
         _strip(axes, adata.obs[groupby].astype(str).to_numpy()[order], colours, groupby)
     return axes
 
