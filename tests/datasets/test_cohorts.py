@@ -3,10 +3,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import tarfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -62,18 +63,76 @@ def test_registry_is_complete_and_plausible():
     assert table.index.is_unique
     assert list(table.index) == sorted(table.index)
     assert list(table.columns) == _cohorts._COLUMNS
-    assert table[["title", "unit", "source"]].notna().all(axis=None)
+    assert table[["title", "unit", "source", "file", "url"]].notna().all(axis=None)
+    assert table["url"].is_unique
     for name, entry in _cohorts._registry().items():
         assert set(entry) == set(_cohorts._COLUMNS), name
-        assert urlsplit(entry["source"]).scheme == "https"
-        assert (entry["url"] is None) == (entry["file"] is None), name
-        assert entry["sha256"] is None or re.fullmatch(r"[0-9a-f]{64}", entry["sha256"])
-        assert entry["file"] is None or re.fullmatch(r"[\w.-]+", entry["file"])
+        assert urlsplit(entry["source"]).scheme == urlsplit(entry["url"]).scheme == "https", name
+        assert re.fullmatch(r"[\w.-]+", entry["file"]), name
+        assert unquote(entry["url"]).endswith(entry["file"]), name
+
+
+def test_checksums_have_a_source_and_their_absence_a_reason():
+    table = cohorts()
+    stated = table["sha256"].notna()
+    assert stated.sum() >= 8
+    assert table.loc[stated, "sha256"].str.fullmatch(r"[0-9a-f]{64}").all()
+    assert table.loc[stated, "sha256"].is_unique
+    assert table.loc[stated, "checksum_source"].str.startswith("https://").all()
+    assert table.loc[~stated, "checksum_source"].isna().all()
+    assert table.loc[~stated, "note"].str.contains("no checksum").all()
+
+
+def test_git_lfs_pointers_state_the_very_file():
+    table = cohorts()
+    pointed = table[table["url"].str.contains("media.githubusercontent.com")]
+    assert len(pointed)
+    for name, entry in pointed.iterrows():
+        at = entry["url"].removeprefix("https://media.githubusercontent.com/media/")
+        assert entry["checksum_source"] == f"https://raw.githubusercontent.com/{at}", name
+        assert re.fullmatch(r"[0-9a-f]{40}", at.split("/")[2]), name
+        assert entry["bytes"] > 1e6, name
+
+
+def test_archives_say_where_the_samples_are():
+    table = cohorts()
+    archives = table[table["file"].str.endswith(".tar.gz")]
+    assert len(archives)
+    for name, entry in archives.iterrows():
+        assert f"an archive: the samples are under {entry['file'].split('_')[0]}/inst/extdata/" in entry["note"], name
 
 
 def test_unknown_facts_are_none():
-    assert cohorts().loc["airway", ["url", "sha256", "bytes"]].tolist() == [None, None, None]
-    assert cohorts().loc["airway", "source"] == "https://www.ncbi.nlm.nih.gov/geo/query/acc.cgi?acc=GSE52778"
+    assert cohorts().loc["cardiomyocytes", ["sha256", "checksum_source", "bytes"]].tolist() == [None, None, None]
+
+
+def test_layout_of_most_files_is_read(tmp_path):
+    path = tmp_path / "data_mrna_seq_read_counts.txt"
+    path.write_text(
+        "Hugo_Symbol\tEntrez_Gene_Id\tTCGA-06-0125-01\tTCGA-06-0130-01\nTP53\t7157\t12\t0\nEGFR\t1956\t3\t4\n"
+    )
+    adata = read(path)
+    assert list(adata.obs_names) == ["TCGA-06-0125-01", "TCGA-06-0130-01"]
+    assert list(adata.var_names) == ["TP53", "EGFR"]
+    assert adata.X.tolist() == [[12, 3], [0, 4]]
+
+
+def test_archive_is_unpacked_and_read(tmp_path, served, registry):
+    header = "gene_id\ttranscript_id(s)\tlength\teffective_length\texpected_count\tTPM\tFPKM\n"
+    for name, count in (("ERR1", 5), ("ERR2", 7.5)):
+        folder = tmp_path / "package" / "inst/extdata/rsem" / name
+        folder.mkdir(parents=True)
+        (folder / f"{name}.genes.results").write_text(f"{header}ENSG00000141510.11\tt\t9\t8\t{count}\t3\t2\n")
+    with tarfile.open(tmp_path / "served" / "package_1.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "package", "package")
+    content = (tmp_path / "served" / "package_1.tar.gz").read_bytes()
+    registry(file="package_1.tar.gz", url=f"{served}/package_1.tar.gz", sha256=hashlib.sha256(content).hexdigest())
+    path = fetch("mine")
+    with tarfile.open(path) as archive:
+        archive.extractall(path.parent, filter="data")
+    adata = read(path.parent / "package/inst/extdata/rsem")
+    assert adata.obs_names.tolist() == ["ERR1", "ERR2"]
+    assert adata.X.tolist() == [[5], [7.5]]
 
 
 def test_download_is_verified_cached_and_readable(served, registry, tmp_path):
@@ -153,18 +212,6 @@ def test_changed_cache_is_noticed(registry, tmp_path):
     registry(url="http://127.0.0.1:9/gone", sha256=SHA256)
     with pytest.raises(ValueError, match=r"which was put there before, has the sha256 .*delete it and call again"):
         fetch("mine")
-
-
-def test_without_url_a_file_put_there_is_taken(registry, tmp_path):
-    registry(file=None)
-    folder = tmp_path / "cache" / "cohorts" / "mine"
-    with pytest.raises(
-        FileNotFoundError, match=r"no file of mine is known by URL, and .* holds 0 files; get the table"
-    ):
-        fetch("mine")
-    folder.mkdir(parents=True)
-    (folder / "own.csv").write_text("gene,a\nTP53,1\n")
-    assert fetch("mine") == folder / "own.csv"
 
 
 def test_other_schemes_and_names(registry):

@@ -26,7 +26,10 @@ _BLOCK, _PATIENCE = 1 << 20, 30.0
 #: Most bytes of a file whose size no source states.
 _LIMIT = 1 << 32
 
-_COLUMNS = ["title", "unit", "labels", "accession", "source", "file", "url", "bytes", "sha256", "licence", "citation"]
+_COLUMNS = [
+    *("title", "unit", "labels", "accession", "source", "file", "url", "bytes", "sha256", "checksum_source"),
+    *("licence", "citation", "note"),
+]
 
 
 @cache
@@ -42,13 +45,14 @@ def cohorts() -> pd.DataFrame:
     -------
     A row per cohort, by the name that :func:`bulkformer_tl.datasets.fetch` knows, with ``title``, ``unit`` of the
     values, ``labels`` of the samples, ``accession``, ``source`` (landing page), ``file``, ``url``, ``bytes``,
-    ``sha256``, ``licence`` and ``citation``. What no primary source states is ``None``.
+    ``sha256``, ``checksum_source`` (the page that states it), ``licence``, ``citation`` and ``note`` (how to read an
+    archive; why there is no checksum). What no source states is ``None``.
 
     Examples
     --------
     >>> import bulkformer_tl as bf
-    >>> bf.datasets.cohorts().loc["airway", "accession"]
-    'GSE52778'
+    >>> bf.datasets.cohorts().loc["macrophages", "accession"]
+    'ERP020977'
     """
     table = pd.DataFrame.from_dict(_registry(), orient="index", columns=_COLUMNS, dtype=object)
     return table.where(table.notna(), None).rename_axis("name")
@@ -58,7 +62,8 @@ def fetch(name: str, *, sha256: str | None = None, verify: bool = True) -> Path:
     """Return the file of a cohort, from the cache or else downloaded and verified.
 
     The file lies in ``settings.cache_dir / "cohorts" / name``; one that you put there yourself is taken without any
-    download. :func:`bulkformer_tl.read` reads it. A download appears there only when it is complete and right.
+    download. A download appears there only when it is complete and right. :func:`bulkformer_tl.read` reads a table as
+    it is; an archive is unpacked first, see the examples.
 
     Parameters
     ----------
@@ -79,14 +84,22 @@ def fetch(name: str, *, sha256: str | None = None, verify: bool = True) -> Path:
     KeyError
         If there is no such cohort; the message lists those that there are.
     FileNotFoundError
-        If the file is not here and no URL is known, or it cannot be downloaded; the message names the landing page.
+        If the file is not here and cannot be downloaded; the message names the landing page.
     ValueError
         If the checksum is not the expected one or not known, or the server sends a web page.
 
     Examples
     --------
     >>> import bulkformer_tl as bf
-    >>> adata = bf.read(bf.datasets.fetch("p53_radiation", verify=False))  # doctest: +SKIP
+    >>> adata = bf.read(bf.datasets.fetch("tcga_glioblastoma"))  # doctest: +SKIP
+
+    The samples of an archive are in the folder that its ``note`` names.
+
+    >>> import tarfile
+    >>> path = bf.datasets.fetch("lymphoblastoid_geuvadis")  # doctest: +SKIP
+    >>> with tarfile.open(path) as archive:  # doctest: +SKIP
+    ...     archive.extractall(path.parent, filter="data")
+    >>> adata = bf.read(path.parent / "tximportData/inst/extdata/rsem")  # doctest: +SKIP
     """
     if name not in _registry():
         message = f"no cohort is called {name!r}; the cohorts are {sorted(_registry())}"
@@ -96,10 +109,7 @@ def fetch(name: str, *, sha256: str | None = None, verify: bool = True) -> Path:
     if entry["sha256"] and sha256 and entry["sha256"] != sha256.lower():
         message = f"the registry states the sha256 {entry['sha256']} of {name}, not {sha256}"
         raise ValueError(message)
-    folder = settings.cache_dir / "cohorts" / name
-    if entry["file"] is None or entry["url"] is None:
-        return _placed(name, folder, entry["source"])
-    path = folder / str(entry["file"])
+    path = settings.cache_dir / "cohorts" / name / str(entry["file"])
     if path.is_file():
         with path.open("rb") as handle:
             found = hashlib.file_digest(handle, "sha256").hexdigest()
@@ -113,18 +123,6 @@ def fetch(name: str, *, sha256: str | None = None, verify: bool = True) -> Path:
         raise ValueError(message)
     _download(name, entry, path, expected)
     return path
-
-
-def _placed(name: str, folder: Path, source: str) -> Path:
-    """Return the only file of a folder that the user filled."""
-    found = sorted(path for path in folder.glob("*") if path.is_file())
-    if len(found) != 1:
-        message = (
-            f"no file of {name} is known by URL, and {folder} holds {len(found)} files; get the table from {source} "
-            "and put it there, or pass its path to bf.read"
-        )
-        raise FileNotFoundError(message)
-    return found[0]
 
 
 def _download(name: str, entry: dict[str, Any], path: Path, expected: str | None) -> None:
