@@ -2,5 +2,16 @@
 
 from bulkformer_tl.encodings._check import find_fault
 from bulkformer_tl.encodings._log_tpm import denominator_sums, from_log, log_tpm, per_length, to_log, tpm
+from bulkformer_tl.encodings._masks import hide_balanced, hide_share
 
-__all__ = ["denominator_sums", "find_fault", "from_log", "log_tpm", "per_length", "to_log", "tpm"]
+__all__ = [
+    "denominator_sums",
+    "find_fault",
+    "from_log",
+    "hide_balanced",
+    "hide_share",
+    "log_tpm",
+    "per_length",
+    "to_log",
+    "tpm",
+]

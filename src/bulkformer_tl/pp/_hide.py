@@ -8,6 +8,7 @@ import numpy as np
 
 from bulkformer_tl._anndata import check_slots, copied, gene_mask, get_matrix, row_blocks, write_results
 from bulkformer_tl._keys import HIDDEN
+from bulkformer_tl.encodings import hide_share
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -91,9 +92,9 @@ def hide(
         measured[rows] = ~np.isnan(block) if allowed is None else ~np.isnan(block) & allowed
     generator = np.random.default_rng(rng)
     if by == "gene":
-        marks = measured & _draw(measured.any(axis=0), fraction, generator)
+        marks = measured & hide_share(measured.any(axis=0), fraction, generator)
     else:
-        marks = np.stack([_draw(sample, fraction, generator) for sample in measured])
+        marks = np.stack([hide_share(sample, fraction, generator) for sample in measured])
     if not marks.any():
         message = f"a fraction of {fraction} of what is measured is less than one entry; pass a larger one"
         raise ValueError(message)
@@ -103,12 +104,3 @@ def hide(
     target = copied(adata) if copy else adata
     write_results(target, key_added, {slot: marks}, params)
     return target if copy else None
-
-
-def _draw(candidates: NDArray[np.bool_], fraction: float, generator: np.random.Generator) -> NDArray[np.bool_]:
-    """Mark a fraction of the candidates, at most all but one; shape (G,)."""
-    positions = np.flatnonzero(candidates)
-    n = min(round(fraction * len(positions)), max(len(positions) - 1, 0))
-    marks = np.zeros(len(candidates), dtype=bool)
-    marks[generator.choice(positions, size=n, replace=False)] = True
-    return marks
