@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bulkformer_tl.models._layers import Encoder, ValueEncoding, graph_convolution, performer, propagate
+from bulkformer_tl.models._layers import DeviationHead, Encoder, ValueEncoding, graph_convolution, performer, propagate
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class LatestConfig:
         Largest factor.
     mask_ratio_min_visible_fraction
         Visible shares below this one count as this one.
+    learned_deviation
+        Whether the network also predicts the standard deviation of its predictions; the published one does not.
     """
 
     n_genes: int
@@ -68,6 +70,7 @@ class LatestConfig:
     mask_ratio_reference: float = 0.1
     mask_ratio_max_scale: float = 2.0
     mask_ratio_min_visible_fraction: float = 0.05
+    learned_deviation: bool = False
 
 
 class GraphBottleneck(nn.Module):
@@ -121,6 +124,8 @@ class LatestNetwork(Encoder):
         self.expression_head = nn.Sequential(
             nn.Linear(dim, dim), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(dim, 1)
         )
+        if config.learned_deviation:
+            self.deviation = DeviationHead(dim)
 
     def gene_table(self) -> Tensor:
         """Return the trained vector of each gene, of unit root mean square, (G, D)."""

@@ -181,6 +181,28 @@ def mlp(dim_in: int, dim_hidden: int, dim_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim_in, dim_hidden), nn.ReLU(), nn.Linear(dim_hidden, dim_out))
 
 
+class DeviationHead(nn.Module):
+    """Standard deviation of a prediction, learned beside it; 1 before it has learned anything.
+
+    None of the published networks has one.
+    """
+
+    #: Bounds of the logarithm of the deviation, 0.02 to 20 in units of ln(TPM+1).
+    bounds: ClassVar[tuple[float, float]] = (-4.0, 3.0)
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.log = nn.Linear(dim, 1)
+        nn.init.zeros_(self.log.weight)
+        nn.init.zeros_(self.log.bias)
+
+    def forward(self, hidden: Tensor, values: Tensor, observed: Tensor) -> Tensor:
+        """Return the standard deviation of each prediction, (N, G), from gene vectors (N, G, D)."""
+        logarithm: Tensor = self.log(self.norm(hidden)).squeeze(-1)
+        return logarithm.clamp(*self.bounds).exp()
+
+
 class GraphPerformer(nn.Module):
     """Block of the first two generations: LayerNorm, graph convolution, Performers.
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bulkformer_tl.models._layers import MISSING, Encoder, GraphPerformer, ValueEncoding, mlp
+from bulkformer_tl.models._layers import MISSING, DeviationHead, Encoder, GraphPerformer, ValueEncoding, mlp
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class PaperConfig:
     mask_prob
         Missing share handed over for all samples, as the published code does (its ``None`` is 0.0). ``None`` computes
         it from each sample.
+    learned_deviation
+        Whether the network also predicts the standard deviation of its predictions, as none of the published ones.
     """
 
     n_genes: int
@@ -38,6 +40,7 @@ class PaperConfig:
     n_performers: int = 1
     n_blocks: int = 1
     mask_prob: float | None = None
+    learned_deviation: bool = False
 
 
 class PaperNetwork(Encoder):
@@ -61,6 +64,8 @@ class PaperNetwork(Encoder):
         self.global_expr_proj = mlp(config.n_genes, 4 * dim, dim)
         width = dim + self.n_summary
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim), nn.ReLU(), nn.Linear(dim, 1), nn.ReLU())
+        if config.learned_deviation:
+            self.deviation = DeviationHead(dim)
         nn.init.xavier_uniform_(self.gene_emb_onehot_layer.weight)
 
     def gene_table(self) -> Tensor:
