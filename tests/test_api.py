@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 SPACES: dict[str, ModuleType] = {
-    name: getattr(bf, name) for name in ("pp", "tl", "pl", "datasets", "metrics", "models")
+    name: getattr(bf, name) for name in ("pp", "tl", "pl", "datasets", "metrics", "models", "train")
 }
 #: Parameters that do not count towards the ten.
 COMMON = {"copy", "rng", "key_added", "device", "batch_size"}
@@ -31,6 +31,7 @@ PROMISED = {
     "datasets": {"toy"},
     "metrics": {"Protocol", "cross_validate"},
     "models": {"available", "convert", "load"},
+    "train": {"PretrainConfig", "pretrain"},
 }
 
 

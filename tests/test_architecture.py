@@ -36,8 +36,9 @@ LAYERS = {
     "datasets": {"registry", "_vocabulary"},
     "pp": {"encodings", "registry", "_vocabulary", "_anndata", "_keys"},
     "tl": {"pp", "models", "encodings", "metrics", "registry", "_anndata", "_keys", "_vocabulary"},
+    "train": {"models", "encodings", "metrics", "registry", "_anndata", "_keys", "_vocabulary"},
     "pl": {"metrics", "_anndata", "_keys"},
-    "cli": {"_read", "tl", "pp", "models", "registry"},
+    "cli": {"_read", "tl", "pp", "train", "models", "registry"},
 }
 
 #: Of others', what a layer never imports, not even inside a function.
@@ -116,7 +117,7 @@ def test_annotations_are_not_evaluated(path):
 
 
 def test_import_loads_nothing_heavy():
-    spaces = "import bulkformer_tl.datasets, bulkformer_tl.pl, bulkformer_tl.pp, bulkformer_tl.tl"
+    spaces = "import bulkformer_tl.datasets, bulkformer_tl.pl, bulkformer_tl.pp, bulkformer_tl.tl, bulkformer_tl.train"
     code = f"{spaces}, json, sys; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
@@ -126,7 +127,7 @@ def test_import_leaves_warnings_and_logging_alone():
     code = (
         "import logging, warnings, anndata, tqdm.auto\n"
         "before = list(warnings.filters)\n"
-        "import bulkformer_tl.datasets, bulkformer_tl.pl, bulkformer_tl.pp, bulkformer_tl.tl\n"
+        "import bulkformer_tl.datasets, bulkformer_tl.pl, bulkformer_tl.pp, bulkformer_tl.tl, bulkformer_tl.train\n"
         "assert warnings.filters == before, 'a warning filter was set'\n"
         "assert not logging.getLogger('bulkformer_tl').handlers, 'a log handler was added'\n"
         "assert not logging.getLogger().handlers, 'a root handler was added'\n"

@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bulkformer_tl import datasets, metrics, models, pl, pp, tl
+    from bulkformer_tl import datasets, metrics, models, pl, pp, tl, train
     from bulkformer_tl._read import read
     from bulkformer_tl._settings import settings
 
-__all__ = ["datasets", "metrics", "models", "pl", "pp", "read", "settings", "tl"]
+__all__ = ["datasets", "metrics", "models", "pl", "pp", "read", "settings", "tl", "train"]
 
 #: Where each name is found. Nothing is imported before it is used, so that the command answers at once.
 _HOMES = {"read": "_read", "settings": "_settings"}

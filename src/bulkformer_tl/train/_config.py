@@ -1,0 +1,271 @@
+"""What determines the outcome of a pretraining run, and nothing else: plain values that a YAML file can hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+from bulkformer_tl.train._check import refuse_unless
+from bulkformer_tl.train._masks import Masking
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Family = Literal["g2", "g3"]
+Objective = Literal["mse", "gaussian_nll"]
+
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW with a linear warm-up.
+
+    Parameters
+    ----------
+    learning_rate
+        Peak.
+    weight_decay
+        Of matrices; vectors (biases, norms) do not decay.
+    betas
+        Decay of AdamW's two moments.
+    warmup
+        Share of the run during which the learning rate rises from 0.
+    decay
+        How it falls afterwards: along a cosine or in a straight line.
+    floor
+        Where it ends, as a share of the peak.
+    clip
+        Largest norm of the gradient; ``None`` does not clip.
+    """
+
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: float = 0.05
+    decay: Literal["cosine", "linear"] = "cosine"
+    floor: float = 0.0
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        refuse_unless(self.learning_rate > 0, f"learning_rate must be above 0, found {self.learning_rate!r}")
+        refuse_unless(self.weight_decay >= 0, f"weight_decay must not be negative, found {self.weight_decay!r}")
+        refuse_unless(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            f"betas are two numbers from 0 to below 1, found {self.betas!r}",
+        )
+        refuse_unless(0 <= self.warmup < 1, f"warmup is a share of the run, from 0 to below 1; found {self.warmup!r}")
+        refuse_unless(self.decay in {"cosine", "linear"}, f"decay must be 'cosine' or 'linear', found {self.decay!r}")
+        refuse_unless(0 <= self.floor <= 1, f"floor is a share of the peak, from 0 to 1; found {self.floor!r}")
+        refuse_unless(self.clip is None or self.clip > 0, f"clip must be above 0, found {self.clip!r}")
+        object.__setattr__(self, "betas", tuple(self.betas))
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return the learning rate of a step, as a share of the peak.
+
+        Parameters
+        ----------
+        step
+            Counted from 0.
+        steps
+            Of the whole run.
+
+        Returns
+        -------
+        Between 0 and 1.
+        """
+        warm = round(self.warmup * steps)
+        if step < warm:
+            return (step + 1) / warm
+        done = (step - warm) / max(steps - warm, 1)
+        fallen = (1 + math.cos(math.pi * done)) / 2 if self.decay == "cosine" else 1 - done
+        return self.floor + (1 - self.floor) * max(fallen, 0.0)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that determines the outcome of a run beside the corpus, the genes and their graph.
+
+    Defaults follow what the authors state of the third generation: 5-15 % of the measured genes hidden, masked mean
+    squared error, AdamW, linear warm-up and cosine, 96 samples per step. They state the peak of the learning rate and
+    the share of the warm-up of the first generation only (1e-4, 5 %; 15 % hidden); weight decay, betas, clipping and
+    the number of epochs for your corpus are this package's assumptions.
+
+    Parameters
+    ----------
+    family
+        ``"g2"``, the networks of the paper, or ``"g3"``, that of ``bulkformer-latest``.
+    network
+        Sizes, as :class:`~bulkformer_tl.models.BulkFormer` names them in ``model.config``; what is not given has the
+        family's default. The second generation needs at least ``dim``. Empty when training goes on from a checkpoint.
+    objective
+        ``"mse"``, or ``"gaussian_nll"``, which also learns each prediction's standard deviation.
+    masking
+        Which genes are hidden.
+    optimizer
+        How weights change.
+    epochs
+        Passes over the training samples; rounded up to whole intervals of ``checkpoint_every``.
+    batch_size
+        Samples of a step, over all devices.
+    micro_batch_size
+        Samples that a device holds at once; a step sums as many as it takes. ``None`` takes ``batch_size`` shared
+        among the devices.
+    precision
+        ``"32"``, or ``"bf16"`` for products in bfloat16 with weights in float32.
+    compile
+        Whether torch compiles the network.
+    validation
+        Studies that are left out of training: their names, or the share of the samples to aim at.
+    validation_samples
+        Largest number of their samples that is scored, drawn evenly.
+    checkpoint_every
+        Steps between validations, each followed by a checkpoint.
+    patience
+        Validations without improvement after which training ends; ``None`` never ends it early.
+    read_together
+        Samples that lie side by side in a file and stay together in the order of training. 1 shuffles fully; more
+        reads faster from disk and suits files whose samples are in random order.
+    seed
+        Of weights, order, masks, dropout and the choice of studies.
+    """
+
+    family: Family = "g3"
+    network: Mapping[str, Any] = field(default_factory=dict)
+    objective: Objective = "mse"
+    masking: Masking = field(default_factory=Masking)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    epochs: float = 20.0
+    batch_size: int = 96
+    micro_batch_size: int | None = None
+    precision: Literal["32", "bf16"] = "32"
+    compile: bool = False
+    validation: float | tuple[str, ...] = 0.1
+    validation_samples: int = 4096
+    checkpoint_every: int = 500
+    patience: int | None = None
+    read_together: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        refuse_unless(
+            self.family in FAMILIES, f"family must be one of {list(FAMILIES)} to be pretrained, found {self.family!r}"
+        )
+        refuse_unless(
+            self.objective in get_args(Objective),
+            f"objective must be one of {list(get_args(Objective))}, found {self.objective!r}",
+        )
+        refuse_unless(self.precision in {"32", "bf16"}, f"precision must be '32' or 'bf16', found {self.precision!r}")
+        refuse_unless(self.epochs > 0, f"epochs must be above 0, found {self.epochs!r}")
+        optional = ("micro_batch_size", "patience")
+        for name in ("batch_size", "validation_samples", "checkpoint_every", "read_together", *optional):
+            given = getattr(self, name)
+            whole = isinstance(given, int) and not isinstance(given, bool) and given >= 1
+            refuse_unless(
+                whole or (given is None and name in optional), f"{name} must be a whole number above 0, found {given!r}"
+            )
+        studies: Any = self.validation
+        if isinstance(studies, int | float):
+            refuse_unless(0 < studies < 1, f"validation is a share, between 0 and 1, or names; found {studies!r}")
+        else:
+            named = (studies,) if isinstance(studies, str) else tuple(studies)
+            refuse_unless(bool(named), "validation names no study; pass the studies to leave out, or their share")
+            object.__setattr__(self, "validation", named)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that :meth:`from_dict` reads.
+
+        Returns
+        -------
+        Nested dictionaries of numbers, strings and lists.
+        """
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make a configuration from plain values.
+
+        Parameters
+        ----------
+        values
+            By field; ``masking`` and ``optimizer`` are dictionaries themselves. What is absent has its default.
+
+        Returns
+        -------
+        The configuration.
+
+        Raises
+        ------
+        ValueError
+            If a field is unknown or a value impossible.
+        """
+        given = dict(values)
+        for name, kind in (("masking", Masking), ("optimizer", Optimizer)):
+            if isinstance(given.get(name), dict):
+                given[name] = _make(kind, given[name])
+        made: Self = _make(cls, given)
+        return made
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a configuration from a YAML or JSON file.
+
+        Parameters
+        ----------
+        path
+            The file.
+
+        Returns
+        -------
+        The configuration.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is not YAML, a field is unknown or a value impossible.
+        """
+        import yaml
+
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            message = f"{path} is not YAML: {error}"
+            raise ValueError(message) from error
+        refuse_unless(isinstance(values, dict), f"{path} should hold fields and values, found {values!r:.60}")
+        return cls.from_dict(values)
+
+    def write(self, path: str | Path) -> None:
+        """Write the configuration as YAML.
+
+        Parameters
+        ----------
+        path
+            The file.
+        """
+        import yaml
+
+        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def _make(kind: Any, values: Mapping[str, Any]) -> Any:
+    known = [item.name for item in fields(kind)]
+    unknown = sorted(set(map(str, values)) - set(known))
+    refuse_unless(not unknown, f"the configuration has the unknown fields {unknown}; {kind.__name__} has {known}")
+    numeric = {item.name for item in fields(kind) if item.type in {"float", "float | None"}}
+    try:
+        # YAML reads 1e-4, without a point, as text
+        return kind(
+            **{
+                name: float(given) if name in numeric and isinstance(given, str) else given
+                for name, given in values.items()
+            }
+        )
+    except TypeError as error:
+        message = f"a value of {kind.__name__} is of the wrong kind: {error}"
+        raise ValueError(message) from error

@@ -1,0 +1,132 @@
+"""The network that training starts from, and the model that it ends with."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bulkformer_tl.models import BulkFormer
+from bulkformer_tl.models._families import PUBLISHED, family_classes, make_config
+from bulkformer_tl.models._graph import check_graph
+from bulkformer_tl.train._check import refuse_unless
+from bulkformer_tl.train._config import FAMILIES
+from bulkformer_tl.train._masks import WEIGHTS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bulkformer_tl._vocabulary import GeneVocabulary
+    from bulkformer_tl.models._layers import Encoder
+    from bulkformer_tl.train._config import PretrainConfig
+    from bulkformer_tl.train._corpus import Corpus, Moments
+    from bulkformer_tl.train._objectives import Objective
+
+logger = logging.getLogger(__name__)
+
+
+def as_graph(graph: tuple[Any, Any], n_genes: int) -> tuple[Tensor, Tensor]:
+    """Return edges (2, E) and weights (E,) as tensors, checked."""
+    edges, weights = (torch.as_tensor(np.asarray(part)) for part in graph)
+    check_graph(edges, weights, n_genes)
+    return edges, weights.float()
+
+
+def graph_checksum(graph: tuple[Tensor, Tensor]) -> str:
+    """SHA-256 of a graph's edges and weights."""
+    digest = hashlib.sha256()
+    for part in graph:
+        digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_start(config: PretrainConfig, start: BulkFormer) -> None:
+    """Refuse a model that cannot be trained on, or sizes that it has already."""
+    refuse_unless(
+        start.family in FAMILIES, f"{start.name} is of family {start.family!r}; only {list(FAMILIES)} are pretrained"
+    )
+    refuse_unless(
+        start.family == config.family,
+        f"{start.name} is of family {start.family!r}, the configuration of {config.family!r}; pass family="
+        f"{start.family!r}",
+    )
+    refuse_unless(
+        not config.network, f"the sizes of the network are those of {start.name}; leave network={config.network} out"
+    )
+
+
+def make_network(
+    config: PretrainConfig, objective: Objective, vocabulary: GeneVocabulary, start: BulkFormer | None
+) -> Encoder:
+    """Make the network: weights of ``start``, or drawn from the seed.
+
+    Raises
+    ------
+    ValueError
+        If sizes are unknown or missing.
+    """
+    sizes = dict(config.network) if start is None else asdict(start.config)
+    network_config = make_config(config.family, {**sizes, "n_genes": len(vocabulary), **objective.network})
+    heads = getattr(network_config, "heads", 1)
+    refuse_unless(
+        config.family != "g2" or network_config.dim % heads == 0,
+        f"dim={network_config.dim} is not a multiple of heads={heads}",
+    )
+    _, network_class = family_classes(config.family)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, WEIGHTS]).generate_state(1)[0]))
+        network = network_class(network_config)
+    if start is not None:
+        # a head that the start does not have begins anew
+        network.load_state_dict({**network.state_dict(), **start.network.state_dict()})
+    return network
+
+
+def centre(network: Any, moments: Moments) -> None:
+    """Let an untrained head start from the mean of the corpus; a ReLU that starts below 0 would not learn."""
+    head = getattr(network, "head", None) or network.expression_head
+    last = [layer for layer in head if isinstance(layer, nn.Linear)][-1]
+    nn.init.constant_(last.bias, float(moments.mean.mean()))
+
+
+def make_model(
+    network: Encoder,
+    corpus: Corpus,
+    moments: Moments,
+    *,
+    config: PretrainConfig,
+    graph: tuple[Tensor, Tensor],
+    name: str,
+    provenance: dict[str, Any],
+) -> BulkFormer:
+    """Put a trained network, its genes and what is known of its training together."""
+    published = PUBLISHED[config.family]
+    return BulkFormer(
+        network,
+        replace(corpus.vocabulary, name=name, means=moments.mean.astype(np.float64)),
+        graph=graph,
+        name=name,
+        family=config.family,
+        denominator=_denominator(corpus, published["denominator"]),
+        default_pooling=published["default_pooling"],
+        pooling_observed_only=published.get("pooling_observed_only", False),
+        trained_missing=config.masking.extremes,
+        provenance=provenance,
+    )
+
+
+def _denominator(corpus: Corpus, published: Any) -> Any:
+    found = corpus.denominators
+    if len(found) > 1:
+        message = (
+            f"the sources were made with denominators {sorted(found)}, so that their TPM are not comparable; call "
+            f"bf.pp.log_tpm(adata, denominator={published!r}) on all of them"
+        )
+        warnings.warn(message, UserWarning, stacklevel=2)
+    return found.pop() if len(found) == 1 else published

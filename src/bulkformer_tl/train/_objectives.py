@@ -1,0 +1,98 @@
+"""What a network is trained for: how samples become its input, and what a prediction costs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from bulkformer_tl.train._forward import hidden_distribution, hidden_predictions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bulkformer_tl.train._corpus import Moments
+
+#: Tensors of some samples; the first axis of each runs over the N samples.
+type Batch = dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """An objective: all that training knows of a family's input and loss.
+
+    Losses are one number per sample, so that how samples are shared among steps and devices changes nothing.
+    """
+
+    #: Sizes of the network that the objective asks for.
+    network: ClassVar[dict[str, Any]]
+
+    def collate(self, values: NDArray[np.float32], hidden: NDArray[np.bool_]) -> Batch:
+        """Make a batch of N samples: ln(TPM+1), (N, G), ``NaN`` where missing, and what is hidden, (N, G)."""
+
+    def losses(self, network: Any, batch: Batch) -> Tensor:
+        """Return the loss of each sample, (N,)."""
+
+    def baseline(self, batch: Batch, moments: Moments) -> Tensor:
+        """Return the loss of each sample, (N,), of predicting every gene's moments in the training samples."""
+
+
+class MaskedMSE:
+    """Mean squared error at the hidden genes of a sample, ln(TPM+1) squared."""
+
+    network: ClassVar[dict[str, Any]] = {}
+
+    def collate(self, values: NDArray[np.float32], hidden: NDArray[np.bool_]) -> Batch:
+        """See :class:`Objective`."""
+        target, marks = torch.from_numpy(values), torch.from_numpy(hidden)
+        observed = ~target.isnan() & ~marks
+        return {"values": target.where(observed, 0.0), "observed": observed, "hidden": marks, "target": target}
+
+    def losses(self, network: Any, batch: Batch) -> Tensor:
+        """See :class:`Objective`."""
+        hidden = batch["hidden"]
+        predicted = hidden_predictions(network, batch["values"], batch["observed"], hidden)
+        return per_sample((predicted.float() - batch["target"][hidden]).square(), hidden)
+
+    def baseline(self, batch: Batch, moments: Moments) -> Tensor:
+        """See :class:`Objective`."""
+        hidden, target = batch["hidden"], batch["target"]
+        mean = torch.from_numpy(moments.mean).to(target.device).expand_as(target)
+        return per_sample((mean - target)[hidden].square(), hidden)
+
+
+class GaussianNLL(MaskedMSE):
+    """Negative log-likelihood of the hidden genes under a normal distribution whose variance is learned, in nats."""
+
+    network: ClassVar[dict[str, Any]] = {"learned_deviation": True}
+
+    def losses(self, network: Any, batch: Batch) -> Tensor:
+        """See :class:`Objective`."""
+        hidden = batch["hidden"]
+        mean, deviation = hidden_distribution(network, batch["values"], batch["observed"], hidden)
+        return per_sample(_nll(batch["target"][hidden] - mean.float(), deviation.float()), hidden)
+
+    def baseline(self, batch: Batch, moments: Moments) -> Tensor:
+        """See :class:`Objective`."""
+        hidden, target = batch["hidden"], batch["target"]
+        mean, variance = (
+            torch.from_numpy(moment).to(target.device).expand_as(target) for moment in (moments.mean, moments.variance)
+        )
+        return per_sample(_nll((target - mean)[hidden], variance[hidden].sqrt()), hidden)
+
+
+#: What ``PretrainConfig.objective`` names.
+OBJECTIVES: dict[str, type[MaskedMSE]] = {"mse": MaskedMSE, "gaussian_nll": GaussianNLL}
+
+
+def per_sample(costs: Tensor, hidden: Tensor) -> Tensor:
+    """Average costs (K,) at hidden entries (N, G) within each sample, (N,); 0 where a sample hides nothing."""
+    sample = hidden.nonzero(as_tuple=True)[0]
+    total = torch.zeros(len(hidden), dtype=costs.dtype, device=costs.device).index_add(0, sample, costs)
+    return total / hidden.sum(dim=1).clamp(min=1)
+
+
+def _nll(error: Tensor, deviation: Tensor) -> Tensor:
+    return 0.5 * (error / deviation).square() + deviation.log() + 0.5 * math.log(2 * math.pi)

@@ -1,0 +1,292 @@
+"""Pretraining: a corpus of studies to a model, resumed wherever it was interrupted."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from bulkformer_tl._optional import require
+from bulkformer_tl._progress import Progress
+from bulkformer_tl.train._check import refuse_unless
+from bulkformer_tl.train._config import PretrainConfig
+from bulkformer_tl.train._corpus import Corpus, Order
+from bulkformer_tl.train._masks import MaskMaker
+from bulkformer_tl.train._run import Run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from bulkformer_tl._vocabulary import GeneVocabulary
+    from bulkformer_tl.models import BulkFormer
+    from bulkformer_tl.models._layers import Encoder
+    from bulkformer_tl.train._batches import Plan
+    from bulkformer_tl.train._corpus import CorpusLike, Moments
+    from bulkformer_tl.train._hardware import Hardware
+
+logger = logging.getLogger(__name__)
+
+
+def pretrain(
+    corpus: CorpusLike,
+    config: PretrainConfig | None = None,
+    *,
+    out: str | Path,
+    vocabulary: GeneVocabulary | str | Path | None = None,
+    graph: tuple[Any, Any] | None = None,
+    start: BulkFormer | str | Path | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto",
+    workers: int = 0,
+    device: str | None = None,
+) -> BulkFormer:
+    r"""Train a BulkFormer to predict hidden genes, from scratch or from a checkpoint, on studies of your own.
+
+    Of each sample some measured genes are hidden (:class:`Masking`), and the network predicts them from the others.
+    With x the expression, ln(TPM+1), of the hidden genes H and :math:`\hat x` the prediction, a sample costs
+
+    .. math::
+
+        \frac{1}{|H|} \sum_{g \in H} (x_g - \hat x_g)^2
+        \qquad\text{or}\qquad
+        \frac{1}{|H|} \sum_{g \in H} \frac{(x_g - \hat x_g)^2}{2 \sigma_g^2} + \ln \sigma_g + \frac{\ln 2\pi}{2}
+
+    with ``objective="mse"``, as the authors trained, and ``"gaussian_nll"``, where the network also learns
+    :math:`\sigma`, which :func:`bulkformer_tl.tl.impute` then reports. Every sample has the same weight, however many
+    genes it measures. Whole studies are left out and scored after every ``checkpoint_every`` steps, beside the
+    prediction of each gene's training mean; the weights that score best are kept.
+
+    A call with the same arguments resumes a run that was interrupted, at its last checkpoint, and ends with the same
+    numbers: order, masks and dropout are functions of the seed and the step. This holds bit for bit on the CPU with
+    the same number of threads.
+
+    Parameters
+    ----------
+    corpus
+        One or several AnnData, h5ad files, zarr stores or :class:`Source`. They may measure different genes. A gene
+        that a source lacks is missing, unless the source's ``annotation`` says that it was quantified; an entry that
+        sparse data do not store is a measured zero.
+    config
+        What to train and how; ``None`` takes the defaults, a large network.
+    out
+        Folder to write to: a bundle that :func:`bulkformer_tl.models.load` reads, and below ``training`` the
+        configuration, ``history.csv``, TensorBoard logs and, until the run is finished, its checkpoints.
+    vocabulary
+        Genes of the network, in order; see :func:`bulkformer_tl.pp.align_genes`. ``None`` takes those of ``start``.
+    graph
+        Gene graph on the vocabulary: edges (2, E), integer, and positive weights (E,). ``None`` takes that of
+        ``start``.
+    start
+        A model, its name or folder to go on from, with its vocabulary and graph; ``None`` draws new weights.
+    devices
+        Processes on this machine, one per GPU, or on the CPU.
+    nodes
+        Machines.
+    strategy
+        How processes share the work: ``"ddp"``, each with the whole network; ``"fsdp"``, each with a part of it, which
+        this package does not test. ``"auto"`` takes ``"ddp"`` for several processes.
+    workers
+        Processes that read ahead, for each device. The result does not depend on them.
+    device
+        ``"cpu"``, ``"cuda"``, ...; ``None`` takes :attr:`bulkformer_tl.settings.device`.
+
+    Returns
+    -------
+    The model with the weights that predicted left-out studies best; also written to ``out``.
+
+    Raises
+    ------
+    ImportError
+        If Lightning is not installed.
+    FileExistsError
+        If ``out`` holds something else than a run of this function.
+    FileNotFoundError
+        If a source is not there.
+    KeyError
+        If a source lacks the layer or the study column.
+    ValueError
+        If the corpus is empty, a single study, shares no gene with the vocabulary, or is not ln(TPM+1); if
+        configuration, vocabulary, graph and ``start`` do not belong together; if ``out`` holds a run that differs from
+        this one; or if the loss was not finite before any validation improved.
+
+    Examples
+    --------
+    >>> import bulkformer_tl as bf
+    >>> config = bf.train.PretrainConfig(family="g2", network={"dim": 128}, epochs=30, batch_size=32)
+    >>> model = bf.train.pretrain(  # doctest: +SKIP
+    ...     ["study_a.h5ad", "study_b.h5ad"], config, out="mine", vocabulary="genes.csv", graph=(edges, weights)
+    ... )
+    """
+    require("lightning", extra="train", purpose="pretraining")
+    from bulkformer_tl.train._hardware import Hardware
+    from bulkformer_tl.train._network import make_network
+    from bulkformer_tl.train._objectives import OBJECTIVES
+
+    settled = config or PretrainConfig()
+    parts = _gather(corpus, settled, vocabulary, graph, start)
+    hardware = Hardware.find(device, devices=devices, nodes=nodes, strategy=strategy, workers=workers)
+    plan = _plan(settled, int(parts.training.sum()), hardware.world)
+    run = Run(Path(out))
+    resumed = run.check(settled, parts.facts)
+    if run.finished:
+        from bulkformer_tl.models import load
+
+        logger.info("%s is finished; its model is loaded", run.out)
+        return load(run.out, device=device)
+    network = make_network(settled, OBJECTIVES[settled.objective](), parts.corpus.vocabulary, parts.start)
+    moments = parts.corpus.scan(parts.training)
+    if not resumed and hardware.is_first:
+        run.begin(settled, parts.facts)
+    return _train(parts, settled, network, moments, run=run, plan=plan, hardware=hardware)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a run is made of."""
+
+    corpus: Corpus
+    training: NDArray[np.bool_]
+    graph: tuple[Tensor, Tensor]
+    start: BulkFormer | None
+    facts: dict[str, Any]
+
+
+def _gather(corpus: CorpusLike, config: PretrainConfig, vocabulary: Any, graph: Any, start: Any) -> _Parts:
+    """Load and check everything that a run is made of."""
+    from bulkformer_tl._vocabulary import load_vocabulary
+    from bulkformer_tl.models import BulkFormer, load
+    from bulkformer_tl.train._network import as_graph, check_start, graph_checksum
+
+    model = start if isinstance(start, BulkFormer) or start is None else load(start, device="cpu")
+    if model is not None:
+        check_start(config, model)
+        refuse_unless(
+            vocabulary is None and graph is None,
+            f"vocabulary and graph are those of {model.name}, which training starts from; leave them out",
+        )
+    refuse_unless(
+        model is not None or (vocabulary is not None and graph is not None),
+        "a new network needs vocabulary= (its genes) and graph=(edges, weights); to go on from a model pass start=",
+    )
+    genes = load_vocabulary(vocabulary) if model is None else model.vocabulary
+    edges = as_graph(graph if model is None else model.graph, len(genes))
+    opened = Corpus(corpus, genes)
+    facts = {
+        "corpus": opened.checksum,
+        "graph": graph_checksum(edges),
+        "start": None if model is None else model.checksum,
+    }
+    return _Parts(opened, opened.split(config.validation, config.seed), edges, model, facts)
+
+
+def _plan(config: PretrainConfig, n_training: int, world: int) -> Plan:
+    """Divide a run into rounds, steps and micro-batches."""
+    from bulkformer_tl.train._batches import Plan
+
+    micro = config.micro_batch_size or max(config.batch_size // world, 1)
+    refuse_unless(
+        config.batch_size % (micro * world) == 0,
+        f"batch_size={config.batch_size} cannot be shared evenly: {world} processes hold {micro} samples each at once; "
+        f"pass a multiple of {micro * world}",
+    )
+    steps = max(1, -(-int(config.epochs * n_training) // config.batch_size))
+    rounds = -(-steps // config.checkpoint_every)
+    return Plan(rounds, -(-steps // rounds), config.batch_size, micro, world)
+
+
+def _train(
+    parts: _Parts,
+    config: PretrainConfig,
+    network: Encoder,
+    moments: Moments,
+    *,
+    run: Run,
+    plan: Plan,
+    hardware: Hardware,
+) -> BulkFormer:
+    """Train from the last state on, and write the bundle."""
+    from bulkformer_tl.train._batches import TrainingBatches, ValidationBatches
+    from bulkformer_tl.train._checkpoints import load_state
+    from bulkformer_tl.train._journal import Journal
+    from bulkformer_tl.train._module import Pretraining
+    from bulkformer_tl.train._network import centre
+    from bulkformer_tl.train._objectives import OBJECTIVES
+
+    corpus, objective = parts.corpus, OBJECTIVES[config.objective]()
+    network.set_graph(*parts.graph)
+    if parts.start is None:
+        centre(network, moments)
+    masks = MaskMaker(config.masking, corpus.vocabulary, config.seed)
+    order = Order(parts.training, corpus.offsets, config.read_together, config.seed)
+    left_out = np.flatnonzero(~parts.training)
+    scored = left_out[np.unique(np.linspace(0, len(left_out) - 1, config.validation_samples).astype(np.int64))]
+    module = Pretraining(
+        network,
+        objective,
+        config,
+        plan,
+        training=TrainingBatches(corpus, order, masks, objective, plan),
+        validation=ValidationBatches(corpus, masks, objective, scored, plan.micro_batch_size),
+        moments=moments,
+        workers=hardware.workers,
+    )
+    found = load_state(run.folder / "states")
+    first = 0 if found is None else found[0]
+    with Progress((plan.rounds - first) * plan.steps_per_round * plan.batch_size, "pretrain") as progress:
+        journal = Journal(run.folder, config, plan, progress)
+        if found is not None:
+            logger.info("resumed after %d of %d steps", first * plan.steps_per_round, plan.steps)
+            module.first_round, state = found
+            module.load_state_dict(state["network"])
+            module.resume_from = state["optimizer"]
+            journal.load_state_dict(state["journal"])
+        if first < plan.rounds and not journal.stopped:
+            hardware.fit(module, journal, config, plan, folder=run.folder)
+    return _finish(parts, config, moments, run=run, module=module, journal=journal, hardware=hardware)
+
+
+def _finish(
+    parts: _Parts, config: PretrainConfig, moments: Moments, *, run: Run, module: Any, journal: Any, hardware: Hardware
+) -> BulkFormer:
+    """Restore the best weights and write the bundle."""
+    from bulkformer_tl.train._network import make_model
+
+    best = journal.best
+    if module.diverged:
+        what = f"the gradient was not finite at step {module.step + 1}, and training ended there"
+        advice = "lower optimizer.learning_rate, or clip more, in a new folder"
+        refuse_unless(bool(best) and best["step"] > 0, f"{what}, before any validation improved; {advice}")
+        logger.warning("%s. The weights of step %d are kept; to train longer %s", what, best["step"], advice)
+    refuse_unless(bool(best), "no validation loss was finite, so that there are no weights to keep")
+    module.network.load_state_dict(best["weights"])
+    names = [samples.name for samples in parts.corpus.sources]
+    left_out = sorted(set(parts.corpus.studies[~parts.training]))
+    training = {
+        "config": config.to_dict(),
+        "steps": best["step"],
+        "samples": int(parts.training.sum()),
+        "sources": names,
+        "left_out_studies": left_out,
+        "validation_loss": best["loss"],
+        "baseline_loss": journal.rows[-1]["baseline_loss"],
+        "start": None if parts.start is None else parts.start.name,
+        "diverged": module.diverged,
+    }
+    model = make_model(
+        module.network,
+        parts.corpus,
+        moments,
+        config=config,
+        graph=parts.graph,
+        name=run.out.name,
+        provenance={"source": f"pretraining on {len(names)} sources", "training": training},
+    )
+    if hardware.is_first:
+        run.finish(model)
+        logger.info("wrote %s: validation %.4f, step %d", run.out, best["loss"], best["step"])
+    return model.to(hardware.device)
