@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+COEXPRESSION = "coexpression"
 HIDDEN = "hidden"
 LOG_TPM = "log_tpm"
 

@@ -24,7 +24,7 @@ LEAVES = [
 
 def test_commands():
     assert sorted(LEAVES) == [
-        *("convert", "diagnose", "embed", "impute"),
+        *("convert", "diagnose", "embed", "graph", "impute"),
         *("models convert", "models get", "models list", "models verify"),
     ]
 
@@ -117,7 +117,7 @@ def complete(words, **environment):
 
 
 def test_completion_of_commands_and_models():
-    assert complete("bulkformer ") == ["convert", "diagnose", "embed", "impute", "models"]
+    assert complete("bulkformer ") == ["convert", "diagnose", "embed", "graph", "impute", "models"]
     assert complete("bulkformer models get bulkformer-3") == ["bulkformer-37M"]
 
 

@@ -12,6 +12,7 @@ import click
 from bulkformer_tl.cli._convert import convert
 from bulkformer_tl.cli._diagnose import diagnose
 from bulkformer_tl.cli._embed import embed
+from bulkformer_tl.cli._graph import graph
 from bulkformer_tl.cli._impute import impute
 from bulkformer_tl.cli._models import models
 from bulkformer_tl.cli._session import INTERRUPTED
@@ -54,7 +55,7 @@ def bulkformer() -> None:
     """
 
 
-for command in (diagnose, convert, embed, impute, models):
+for command in (diagnose, convert, embed, impute, graph, models):
     bulkformer.add_command(command)
 
 

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _TABLES = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 _SUFFIXES = (".h5ad", ".zarr", *_TABLES)
+#: Of a gene graph, as bundles hold it.
+TENSORS = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Output:
     @property
     def suffix(self) -> str:
         """The suffix that decides the format."""
-        return next(suffix for suffix in _SUFFIXES[::-1] if self.path.name.lower().endswith(suffix))
+        return next(suffix for suffix in (TENSORS, *_SUFFIXES[::-1]) if self.path.name.lower().endswith(suffix))
 
     @property
     def is_table(self) -> bool:
@@ -76,15 +78,16 @@ class Output:
     def write_adata(self, adata: AnnData) -> None:
         """Write all of an AnnData, h5ad or zarr."""
         if self.suffix == ".zarr":
-            self._write(adata.write_zarr)
+            self.write(adata.write_zarr)
         else:
-            self._write(lambda path: adata.write_h5ad(path, compression="gzip"))
+            self.write(lambda path: adata.write_h5ad(path, compression="gzip"))
 
     def write_table(self, table: pd.DataFrame) -> None:
         """Write a table, csv or tsv; missing values are empty cells."""
-        self._write(lambda path: _save_table(table, path, _TABLES[self.suffix]))
+        self.write(lambda path: _save_table(table, path, _TABLES[self.suffix]))
 
-    def _write(self, save: Callable[[Path], object]) -> None:
+    def write(self, save: Callable[[Path], object]) -> None:
+        """Let ``save`` write to another name in the same folder, then rename it."""
         unfinished = self.path.with_name(f".{uuid4().hex[:8]}.{self.path.name}")
         replaced = unfinished.with_name(f"{unfinished.name}.replaced")
         try:
@@ -142,7 +145,16 @@ def matrix_table(adata: AnnData, layer: str | None, *, genes_in_rows: bool) -> p
 
 def to_output(_context: click.Context, _parameter: click.Parameter, value: Path) -> Path:
     """Refuse formats that are not written; for ``callback=``."""
-    if not value.name.lower().endswith(_SUFFIXES) or value.name.lower() in _SUFFIXES:
-        message = f"{value} has none of the endings {', '.join(_SUFFIXES)}, which say the format"
+    return _ending(value, _SUFFIXES)
+
+
+def to_graph(_context: click.Context, _parameter: click.Parameter, value: Path) -> Path:
+    """Refuse formats in which no gene graph is written; for ``callback=``."""
+    return _ending(value, (TENSORS, *_SUFFIXES))
+
+
+def _ending(value: Path, suffixes: tuple[str, ...]) -> Path:
+    if not value.name.lower().endswith(suffixes) or value.name.lower() in suffixes:
+        message = f"{value} has none of the endings {', '.join(suffixes)}, which say the format"
         raise click.BadParameter(message)
     return value

@@ -18,8 +18,8 @@ _ASKED_BY = {
 _OTHERWISE = {"vocabulary": "model"}
 _ARGUMENTS = (
     "default_length", "denominator", "device", "decimal", "encoding", "genes", "graph", "identifiers", "key_added",
-    "layer", "lengths",
-    "min_coverage", "orientation", "pooling", "pseudocount", "strandedness", "thousands", "tx2gene", "unit",
+    "layer", "lengths", "min_coverage", "min_samples", "n_neighbors", "orientation",
+    "pooling", "pseudocount", "strandedness", "thousands", "tx2gene", "unit",
     "vocabulary",
 )  # fmt: skip
 
@@ -28,7 +28,7 @@ _CALL = re.compile(
     r"(?P<first> first)?"
 )
 _ARGUMENT = re.compile(rf"\b({'|'.join(_ARGUMENTS)})=('[^']*'|\"[^\"]*\"|\([^()]*\)|[\w.]*\w)?")
-_NAMES = re.compile(r"\b(key_added|min_coverage|default_length)\b")
+_NAMES = re.compile(r"\b(key_added|min_coverage|min_samples|n_neighbors|default_length)\b")
 
 
 def translate(message: str) -> str:

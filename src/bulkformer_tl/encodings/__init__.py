@@ -1,16 +1,20 @@
 """Pure functions between expression values and what models read, on arrays."""
 
 from bulkformer_tl.encodings._check import find_fault
+from bulkformer_tl.encodings._correlate import correlate
 from bulkformer_tl.encodings._log_tpm import denominator_sums, from_log, log_tpm, per_length, to_log, tpm
 from bulkformer_tl.encodings._masks import hide_balanced, hide_share
+from bulkformer_tl.encodings._neighbours import nearest_genes
 
 __all__ = [
+    "correlate",
     "denominator_sums",
     "find_fault",
     "from_log",
     "hide_balanced",
     "hide_share",
     "log_tpm",
+    "nearest_genes",
     "per_length",
     "to_log",
     "tpm",

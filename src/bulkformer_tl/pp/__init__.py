@@ -1,15 +1,19 @@
 """From what a table of expression holds to what a model reads."""
 
 from bulkformer_tl.pp._align import align_genes
+from bulkformer_tl.pp._coexpression import coexpression_graph
 from bulkformer_tl.pp._convert import to_log_tpm
 from bulkformer_tl.pp._diagnose import diagnose
+from bulkformer_tl.pp._graph_edges import graph_edges
 from bulkformer_tl.pp._hide import hide
 from bulkformer_tl.pp._log_tpm import log_tpm
 from bulkformer_tl.pp._merge import merge_duplicates
 
 __all__ = [
     "align_genes",
+    "coexpression_graph",
     "diagnose",
+    "graph_edges",
     "hide",
     "log_tpm",
     "merge_duplicates",
