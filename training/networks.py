@@ -105,8 +105,11 @@ def untrained_encoder(model: BulkFormer, training: Training) -> Predictor:
     random, rng = untrained(model), np.random.default_rng(0)
     rows = rng.permutation(len(training.expression))[:READ_OUT]
     hidden = rng.random((len(rows), training.expression.shape[1])) < rng.uniform(LOW, HIGH, (len(rows), 1))
-    reader = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
-    reader.fit(_vectors(random, np.where(hidden, np.nan, training.expression[rows])), training.filled[rows])
+    vectors = _vectors(random, np.where(hidden, np.nan, training.expression[rows]))
+    if not np.ptp(vectors, axis=0).any():
+        message = f"{random.name} gives all samples the same vector; bulkformer_tl.tl._untrained leaves a table at zero"
+        raise ValueError(message)
+    reader = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(vectors, training.filled[rows])
 
     def predict(values: Floats, genes: Genes) -> tuple[Floats, None]:
         return reader.predict(_vectors(random, values))[:, genes], None

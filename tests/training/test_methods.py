@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -140,6 +142,14 @@ def test_untrained_encoder_is_read_out(script, workshop, training, shown, error)
     assert error(predictor) < error(methods.gene_mean(training))
     predicted = predictor(shown, GENES)[0]
     assert np.ptp(predicted, axis=0).min() > 0
+
+
+def test_an_encoder_that_tells_nothing_is_refused(script, training, monkeypatch):
+    networks = script("networks")
+    monkeypatch.setattr(networks, "untrained", lambda model: SimpleNamespace(name="zero"))
+    monkeypatch.setattr(networks, "_vectors", lambda model, values: np.zeros((len(values), 3)))
+    with pytest.raises(ValueError, match="zero gives all samples the same vector"):
+        networks.untrained_encoder(None, training)
 
 
 def test_imputation_is_that_of_the_package(script, workshop, shown):
