@@ -32,6 +32,9 @@ class PaperConfig:
         it from each sample.
     learned_deviation
         Whether the network also predicts the standard deviation of its predictions, as none of the published ones.
+    mean_correction
+        Whether predictions of missing genes are shifted as the published networks do it; see
+        :meth:`PaperNetwork.correct_mean`. Without, training needs the last layer at hidden genes only.
     """
 
     n_genes: int
@@ -41,6 +44,7 @@ class PaperConfig:
     n_blocks: int = 1
     mask_prob: float | None = None
     learned_deviation: bool = False
+    mean_correction: bool = True
 
 
 class PaperNetwork(Encoder):
@@ -101,13 +105,14 @@ class PaperNetwork(Encoder):
         return torch.stack([missing, _observed_mean(values, observed), not_zero], dim=1)
 
     def predict(self, hidden: Tensor, values: Tensor, observed: Tensor) -> Tensor:
-        """Return predicted ln(TPM+1), (N, G), as published: missing genes may be negative.
-
-        They are shifted by as much as the mean prediction of the observed genes misses their mean.
-        """
+        """Return predicted ln(TPM+1), (N, G); mean-corrected missing genes may be negative."""
         summaries = self.summaries(values, observed)
         wide = torch.cat([hidden, summaries[:, None].expand(-1, hidden.shape[1], -1)], dim=-1)
         predicted: Tensor = self.head(wide).squeeze(-1)
+        return self.correct_mean(predicted, values, observed) if self.config.mean_correction else predicted
+
+    def correct_mean(self, predicted: Tensor, values: Tensor, observed: Tensor) -> Tensor:
+        """Shift missing genes by as much as the mean prediction of the observed genes misses their mean, (N, G)."""
         shift = _observed_mean(predicted, observed) - _observed_mean(values, observed)
         return torch.where(observed, predicted, predicted - shift[:, None])
 
