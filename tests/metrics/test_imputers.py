@@ -41,9 +41,11 @@ def test_pca_of_complete_samples_is_the_projection(low_rank):
 
 def test_factor_analysis_is_the_posterior_mean(low_rank):
     train, test = low_rank[:40], hide(low_rank[40:], 0.5)
-    from bulkformer_tl.metrics._imputers import _components
+    from bulkformer_tl.metrics._imputers import fit_factors
 
-    means, loadings, noise = _components(train)
+    means, loadings, left = fit_factors(train)
+    assert loadings.shape == (40, 39)
+    noise = left + left.mean() + 1e-12
     seen = ~np.isnan(test[0])
     # conditional mean of a normal distribution, by its full covariance
     covariance = loadings @ loadings.T + np.diag(noise)

@@ -138,6 +138,7 @@ def test_samples_that_share_a_name(tool, cohort, latest):
         tool(cohort, model=latest)
 
 
+@pytest.mark.filterwarnings("ignore:.* are outside what .* was trained with:UserWarning")
 def test_another_denominator_is_warned_of(tool, cohort, latest):
     cohort.layers["log_tpm"] = cohort.X.copy()
     params = {"package": "bulkformer_tl", "wrote": ["layers/log_tpm"], "denominator": "all", "identifiers": "ensembl"}

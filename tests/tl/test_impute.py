@@ -9,11 +9,14 @@ import pytest
 import scipy.sparse as sp
 
 import bulkformer_tl as bf
-from bulkformer_tl.tl._residuals import _bin
+from bulkformer_tl.tl._held_back import bin_errors
+
+# the goldens' samples miss more than the model was trained with
+pytestmark = pytest.mark.filterwarnings("ignore:.* are outside what .* was trained with:UserWarning")
 
 
 def test_missing_values_equal_the_reference_cut_at_zero(cohort, latest, expected):
-    bf.tl.impute(cohort, model=latest)
+    bf.tl.impute(cohort, model=latest, blend=False)
     columns = pd.Index(latest.vocabulary.ids).get_indexer(cohort.var_names)
     reference = expected["pipeline.expr_level"][:, columns].clip(min=0)
     missing = np.isnan(cohort.X)
@@ -23,7 +26,7 @@ def test_missing_values_equal_the_reference_cut_at_zero(cohort, latest, expected
 
 def test_align_genes_adds_the_absent_ones(cohort, latest, expected):
     full = bf.pp.align_genes(cohort, vocabulary=latest.vocabulary)
-    bf.tl.impute(full, model=latest)
+    bf.tl.impute(full, model=latest, blend=False)
     missing = np.isnan(full.X)
     assert missing.all(axis=0).sum() == 96 - cohort.n_vars
     reference = expected["pipeline.expr_level"].clip(min=0)
@@ -53,7 +56,7 @@ def test_measured_values_come_back_bit_for_bit(cohort, latest, dtype):
 
 
 def test_standard_deviations_stand_where_something_was_predicted(cohort, latest):
-    bf.tl.impute(cohort, model=latest)
+    bf.tl.impute(cohort, model=latest, blend=False)
     deviation = cohort.layers["imputed_sd"]
     missing = np.isnan(cohort.X)
     assert deviation.dtype == np.float32
@@ -68,14 +71,14 @@ def test_standard_deviations_stand_where_something_was_predicted(cohort, latest)
 def test_residuals_are_root_mean_squares_within_bins():
     predicted = np.repeat([1.0, 5.0], 30)
     measured = predicted + np.r_[np.tile([0.5, -0.5], 15), np.tile([2.0, -2.0], 15)]
-    table = _bin(predicted, measured)
+    table = bin_errors(predicted, measured)
     np.testing.assert_allclose(table["expression"], [1, 5])
     np.testing.assert_allclose(table["sd"], [0.5, 2])
 
 
 def test_residuals_need_enough_entries():
     with pytest.raises(ValueError, match="only 5 measured entries could be hidden"):
-        _bin(np.zeros(5), np.zeros(5))
+        bin_errors(np.zeros(5), np.zeros(5))
 
 
 def test_order_of_samples_does_not_matter(cohort, latest):
@@ -109,7 +112,7 @@ def test_sparse_masks_and_values(cohort, latest):
 
 
 def test_predictions_everywhere_on_request(cohort, latest, expected):
-    bf.tl.impute(cohort, model=latest, predicted=True)
+    bf.tl.impute(cohort, model=latest, predicted=True, blend=False)
     columns = pd.Index(latest.vocabulary.ids).get_indexer(cohort.var_names)
     reference = expected["pipeline.expr_level"][:, columns].clip(min=0)
     np.testing.assert_allclose(cohort.layers["imputed_predicted"], reference, atol=2e-5, rtol=0)
@@ -132,8 +135,8 @@ def test_views_copies_and_other_keys(cohort, latest):
     copied = bf.tl.impute(cohort[:3], model=latest, copy=True, key_added="mine")
     assert {"mine", "mine_sd"} <= set(copied.layers)
     assert not cohort.layers
-    bf.tl.impute(cohort, model=latest)
-    np.testing.assert_array_equal(copied.layers["mine"], cohort.layers["imputed"][:3])
+    again = bf.tl.impute(cohort[:3].copy(), model=latest, copy=True)
+    np.testing.assert_array_equal(copied.layers["mine"], again.layers["imputed"])
 
 
 def test_mask_has_to_be_boolean_and_there(cohort, latest):

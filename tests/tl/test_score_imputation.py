@@ -29,13 +29,14 @@ def scores(adata, **options):
 
 def test_table_holds_every_method_rate_metric_and_axis(many, latest):
     table = scores(many, model=latest, rates=(0.15, 0.5))
-    assert set(table["method"]) == {latest.name, "gene_mean", "knn", "pca", "factor_analysis"}
+    models = [latest.name, f"{latest.name}, encoder alone"]
+    assert set(table["method"]) == {*models, "gene_mean", "knn", "pca", "factor_analysis"}
     assert set(table["rate"]) == {0.15, 0.5}
     per_method = table[(table["method"] == "knn") & (table["rate"] == 0.5)]
     assert {*zip(per_method["metric"], per_method["axis"], strict=True)} == {
         (metric, axis) for metric in ("pearson", "rmse") for axis in ("global", "per_gene", "per_sample")
     }
-    assert table[table["metric"] == "coverage_90"]["method"].unique().tolist() == [latest.name]
+    assert table[table["metric"] == "coverage_90"]["method"].unique().tolist() == models
 
 
 def test_baselines_see_training_samples_only_and_hidden_values_never(many, latest):
@@ -61,9 +62,11 @@ def test_the_models_error_is_that_of_impute(many, latest):
     hidden = np.zeros(many.shape, dtype=bool)
     hidden[:, order] = np.random.default_rng([0, 300000]).random(many.shape) < 0.3
     many.layers["hidden"] = hidden
-    bf.tl.impute(many, model=latest, mask="hidden")
+    with pytest.warns(UserWarning, match="outside what"):
+        bf.tl.impute(many, model=latest, mask="hidden", blend=False)
     error = np.sqrt(np.mean((many.layers["imputed"] - many.X)[hidden].astype(float) ** 2))
-    own = table[(table["method"] == latest.name) & (table["metric"] == "rmse") & (table["axis"] == "global")]
+    alone = table["method"] == f"{latest.name}, encoder alone"
+    own = table[alone & (table["metric"] == "rmse") & (table["axis"] == "global")]
     assert own["mean"].item() == pytest.approx(error, rel=1e-4)
 
 
@@ -109,10 +112,17 @@ def test_table_can_be_written_and_extended(many, latest, tmp_path, fmt):
     assert set(again.uns["score_imputation"]["scores"]["rate"]) == {0.3, 0.6}
 
 
-def test_the_log_says_where_a_simple_method_wins(many, latest, caplog):
+def test_the_log_says_where_a_simple_method_wins(many, latest, caplog, monkeypatch):
+    """A blend that is kept from its factors falls behind them."""
+    from bulkformer_tl.tl._blend import Blend
+
+    def stale(self, values, guess, seeds):
+        return guess.expression[0], np.ones_like(guess.expression[0])
+
+    monkeypatch.setattr(Blend, "__call__", stale)
     with caplog.at_level(logging.WARNING, logger="bulkformer_tl"):
         scores(many, model=latest, rates=(0.3,))
-    assert f"better than {latest.name} at a rate of 0.30: RMSE" in caplog.text
+    assert f"knn predicts hidden values better than {latest.name} at a rate of 0.30: its RMSE is less by" in caplog.text
 
 
 @pytest.mark.parametrize(

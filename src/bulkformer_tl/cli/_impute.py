@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 @click.option("--align", is_flag=True, help="Also predict the model's genes that IN does not have as columns.")
 @click.option("--mask", metavar="LAYER", help="Boolean layer of measured entries to hide from the model.")
 @click.option("--predicted", is_flag=True, help="Also keep the predictions of measured entries; h5ad and zarr only.")
+@click.option(
+    "--blend/--no-blend", default=True, show_default=True, help="Blend the model with means and factors of IN."
+)
 @click.option("--genes-in-rows", is_flag=True, help="Write a table with genes in rows.")
 @click.option("--key-added", default="imputed", show_default=True, help="Name of the result, layers['<name>'].")
 @conversion_options
@@ -38,6 +41,7 @@ def impute(
     align: bool,
     mask: str | None,
     predicted: bool,
+    blend: bool,
     genes_in_rows: bool,
     key_added: str,
     conversion: Conversion,
@@ -72,6 +76,7 @@ def impute(
         layer=layer,
         mask=mask,
         predicted=predicted and not output.is_table,
+        blend=blend,
         identifiers=identifiers,
         min_coverage=running.min_coverage,
         key_added=key_added,

@@ -37,8 +37,9 @@ def fit_imputer(name: str, train: NDArray[np.float64]) -> Callable[[NDArray[np.f
     name
         Out of :func:`imputer_names`. ``"gene_mean"``: the gene's mean. ``"knn"``: the mean of the 10 samples that are
         nearest in the genes that both measure (root mean squared difference). ``"pca"``: up to 50 principal
-        components, scores by least squares on the visible genes. ``"factor_analysis"``: the same components as
-        factors with a noise variance for each gene; scores are posterior means given the visible genes.
+        components (at most half as many as samples), scores by least squares on the visible genes.
+        ``"factor_analysis"``: up to 50 factors with a noise variance for each gene; scores are posterior means given
+        the visible genes.
     train
         ln(TPM+1) of the training samples, (N, G), ``NaN`` where missing.
 
@@ -88,29 +89,73 @@ def _fit_knn(train: Values) -> Imputer:
     return impute
 
 
-def _components(train: Values) -> tuple[Values, Values, Values]:
-    """Return gene means, components (G, K) scaled by their standard deviation, and each gene's noise variance."""
+def _axes(train: Values) -> tuple[Values, Values, Values, Values]:
+    """Return gene means, and left vectors, singular values and right vectors of the centred samples.
+
+    Missing values count as the gene's mean.
+    """
     means = _gene_means(train)
-    centred = np.nan_to_num(train - means)
-    n = len(train)
-    # the small side: at most N - 1 directions exist
-    left, singular, right = np.linalg.svd(centred, full_matrices=False)
+    return means, *np.linalg.svd(np.nan_to_num(train - means), full_matrices=False)
+
+
+def _half_rank(n: int) -> int:
     # with all N - 1 directions a small cohort would be fitted without any error
-    k = max(1, min(N_COMPONENTS, n // 2))
-    loadings = right[:k].T * (singular[:k] / np.sqrt(n))
-    residual = centred - (left[:, :k] * singular[:k]) @ right[:k]
-    noise = (residual**2).sum(axis=0) / max(n - k, 1)
-    return means, loadings, noise + 1e-3 * noise.mean() + 1e-12
+    return max(1, min(N_COMPONENTS, n // 2))
 
 
 def _fit_pca(train: Values) -> Imputer:
-    means, loadings, _ = _components(train)
+    means, _, singular, right = _axes(train)
+    k = _half_rank(len(train))
+    loadings = right[:k].T * (singular[:k] / np.sqrt(len(train)))
     return lambda values: _project(values, means, loadings, np.ones(len(means)), prior=1e-6)
 
 
+def fit_factors(train: Values) -> tuple[Values, Values, Values]:
+    """Fit x = mean + loadings z + noise, with z ~ N(0, I) and independent noise of each gene.
+
+    Parameters
+    ----------
+    train
+        Shape (N, G), ``NaN`` where missing.
+
+    Returns
+    -------
+    Gene means, (G,), ``NaN`` where a gene was never measured; loadings of up to 50 of the N - 1 directions, (G, K); and
+    the variance of each gene that half as many directions leave over, (G,).
+    """
+    n, measured = len(train), ~np.isnan(train)
+    means, left, singular, right = _axes(train)
+    half, k = _half_rank(n), max(1, min(N_COMPONENTS, n - 1))
+    residual = np.where(measured, np.nan_to_num(train - means) - (left[:, :half] * singular[:half]) @ right[:half], 0)
+    noise = (residual**2).sum(axis=0) / np.maximum(measured.sum(axis=0) * (1 - half / n), 1)
+    return means, right[:k].T * (singular[:k] / np.sqrt(n)), noise
+
+
+def predict_by_factors(values: Values, means: Values, loadings: Values, noise: Values) -> Values:
+    """Predict all genes by the posterior mean of a factor model.
+
+    A gene's noise is averaged with that of all, because that of a few samples is uncertain and would let single genes
+    decide.
+
+    Parameters
+    ----------
+    values
+        Shape (n, G), ``NaN`` where missing.
+    means, loadings, noise
+        Of :func:`fit_factors`.
+
+    Returns
+    -------
+    Predictions, (n, G), ``NaN`` for genes without a mean.
+    """
+    known = ~np.isnan(means)
+    common = noise[known].mean() if known.any() else 0.0
+    return _project(values, means, loadings, noise + common + 1e-12, prior=1.0)
+
+
 def _fit_factors(train: Values) -> Imputer:
-    means, loadings, noise = _components(train)
-    return lambda values: _project(values, means, loadings, noise, prior=1.0)
+    means, loadings, noise = fit_factors(train)
+    return lambda values: predict_by_factors(values, means, loadings, noise)
 
 
 def _project(values: Values, means: Values, loadings: Values, noise: Values, *, prior: float) -> Values:

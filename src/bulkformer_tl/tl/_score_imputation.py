@@ -11,8 +11,10 @@ import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata, check_slots, copied, gene_mask, write_results
 from bulkformer_tl._progress import Progress
+from bulkformer_tl.tl._gaps import rmse_gaps, squared_errors
+from bulkformer_tl.tl._held_back import name_seeds
 from bulkformer_tl.tl._input import ModelInput, prepare, visible_blocks
-from bulkformer_tl.tl._residuals import fit_residuals
+from bulkformer_tl.tl._score_model import FoldModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,19 +24,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import Identifiers
-    from bulkformer_tl.metrics import Protocol, Split
+    from bulkformer_tl.metrics import Protocol
     from bulkformer_tl.metrics._imputers import Imputer
     from bulkformer_tl.models import BulkFormer
 
 By = Literal["entry", "gene", "panel"]
-#: Names of the prediction, its mean and, for the model, its standard deviation; each (N, G).
-Predicted = dict[str, tuple["NDArray[np.float64]", "NDArray[np.float64] | None"]]
+#: Of each method the sum of squared errors of each sample and their number, (N, 2).
+Errors = dict[str, "NDArray[np.float64]"]
 
 logger = logging.getLogger(__name__)
 
 #: Half-width, in standard deviations, of the interval whose coverage is reported.
 HALF_WIDTH = 1.6449
-KEYS = ["method", "by", "rate", "metric", "axis"]
+KEYS = ["method", "baseline", "by", "rate", "metric", "axis"]
 
 
 def score_imputation(
@@ -59,7 +61,9 @@ def score_imputation(
 
     The simple methods (gene mean, 10 nearest samples, principal components, factor analysis) are fitted on the
     training samples of each fold, which keep all their values, and predict the test samples of that fold, of which
-    they see what the model sees. The model is used as it is.
+    they see what the model sees. The blend of :func:`bulkformer_tl.tl.impute` is fitted on the same training samples,
+    so that it knows neither more nor less than the simple methods; the encoder alone, which is scored beside it, knows
+    the test sample only.
 
     Parameters
     ----------
@@ -105,7 +109,12 @@ def score_imputation(
         One row per method, kind of hiding, rate, metric and axis: ``mean`` over seeds of Pearson's r and the root mean
         squared error over all hidden entries (axis ``"global"``) and as the mean over genes or samples
         (``"per_gene"``, ``"per_sample"``), and of the share of hidden entries inside the model's 90 % interval;
-        ``seed_sd`` between seeds; ``n`` hidden entries.
+        ``seed_sd`` between seeds; ``n`` hidden entries. The blend has the model's name, the encoder that name with
+        ``", encoder alone"``.
+    ``adata.uns[key_added]["differences"]`` : :class:`pandas.DataFrame`
+        One row per model, blended and alone, and simple method (``baseline``): ``difference`` of their global root mean
+        squared errors, model minus method; its bootstrap interval over samples or groups, ``low`` to ``high``, widened
+        by Bonferroni to hold for all methods at once; and ``better``, which of the two it favours, or ``"neither"``.
     ``adata.uns[key_added]["params"]`` : :class:`dict`
         Model and checksum, layer, folds, groups.
 
@@ -128,59 +137,56 @@ def score_imputation(
     members = _members(adata, groups)
     splits = protocol.split(adata.n_obs, groups=members)
     values = np.concatenate([block[:, _columns(given)] for _, block in visible_blocks(given.matrix, None)])
-    judge = _Judge.fit(given, values.astype(np.float64), splits, protocol, fit_sd(given, adata, batch_size))
+    seeds_of = name_seeds(adata.obs_names)
+    fold_model = FoldModel.fit(given, values, seeds_of, splits, members=members)
+    judge = _Judge.fit(fold_model, values.astype(np.float64), protocol)
     settings = [(rate, seed) for rate in ([np.nan] if by == "panel" else rates) for seed in seeds]
-    rows = []
+    rows: list[pd.DataFrame] = []
+    errors: dict[float, Errors] = {}
     with Progress(len(settings) * adata.n_obs, "score_imputation") as progress:
-        for rate, seed in settings:
-            generator = np.random.default_rng([seed, int(1e6 * np.nan_to_num(rate))])
-            hidden = _hide(values, rate, by, None if visible is None else visible[_columns(given)], generator)
-            scores = judge.score(hidden, batch_size, progress)
-            rows.append(scores.assign(by=by, rate=hidden.sum() / np.isfinite(values).sum() if by == "panel" else rate))
-    table = _average(pd.concat(rows))
-    _say_who_wins(table, given.model.name)
+        for asked, seed in settings:
+            generator = np.random.default_rng([seed, int(1e6 * np.nan_to_num(asked))])
+            hidden = _hide(values, asked, by, None if visible is None else visible[_columns(given)], generator)
+            rate = float(hidden.sum() / np.isfinite(values).sum()) if by == "panel" else asked
+            scores, found = judge.score(hidden, batch_size, progress)
+            rows.append(scores.assign(by=by, rate=rate))
+            before = errors.setdefault(rate, {})
+            errors[rate] = {name: before.get(name, 0) + each for name, each in found.items()}
+    models = list(fold_model.fits[0])
+    gaps = [rmse_gaps(each, models, protocol, members, by=by, rate=rate) for rate, each in errors.items()]
+    tables = {"scores": _average(pd.concat(rows)), "differences": pd.concat(gaps, ignore_index=True)}
+    _say_who_wins(tables["differences"], fold_model.name)
     target = copied(adata) if copy else adata
-    before = adata.uns.get(key_added, {}).get("scores")
+    written = adata.uns.get(key_added, {})
     params = {**given.params, "n_folds": len(splits), "groups": groups or "", "rng": seeds}
-    write_results(target, key_added, {}, params, {"scores": _add_rows(before, table)})
+    merged = {name: _add_rows(written.get(name), table) for name, table in tables.items()}
+    write_results(target, key_added, {}, params, merged)
     return target if copy else None
-
-
-def fit_sd(given: ModelInput, adata: AnnData, batch_size: int | None) -> dict[str, NDArray[np.float64]] | None:
-    """Return residuals by predicted expression, or ``None`` for models that give their own deviation."""
-    return None if hasattr(given.model.network, "deviation") else fit_residuals(given, adata.obs_names, batch_size)
 
 
 @dataclass(frozen=True)
 class _Judge:
     """Predicts hidden values by the model and by simple methods, and scores both."""
 
-    given: ModelInput
+    model: FoldModel
     values: NDArray[np.float64]
-    splits: list[Split]
     imputers: dict[str, list[Imputer]]
-    residuals: dict[str, NDArray[np.float64]] | None
 
     @classmethod
-    def fit(
-        cls,
-        given: ModelInput,
-        values: NDArray[np.float64],
-        splits: list[Split],
-        protocol: Protocol,
-        residuals: dict[str, NDArray[np.float64]] | None,
-    ) -> _Judge:
+    def fit(cls, model: FoldModel, values: NDArray[np.float64], protocol: Protocol) -> _Judge:
         """Fit each simple method on the training samples of each fold."""
         from bulkformer_tl.metrics import fit_imputer
 
-        imputers = {name: [fit_imputer(name, values[split.train]) for split in splits] for name in _methods(protocol)}
-        return cls(given, values, splits, imputers, residuals)
+        names = _methods(protocol)
+        return cls(model, values, {name: [fit_imputer(name, values[s.train]) for s in model.splits] for name in names})
 
-    def score(self, hidden: NDArray[np.bool_], batch_size: int | None, progress: Progress) -> pd.DataFrame:
-        """Return one row per method, metric and axis."""
+    def score(
+        self, hidden: NDArray[np.bool_], batch_size: int | None, progress: Progress
+    ) -> tuple[pd.DataFrame, Errors]:
+        """Return one row per method, metric and axis, and each method's squared errors."""
         shown = np.where(hidden, np.nan, self.values)
         truth = np.where(hidden, self.values, np.nan)
-        predicted: Predicted = {self.given.model.name: self._by_model(shown, batch_size, progress)}
+        predicted = self.model.predict(shown, batch_size, progress)
         for name, fitted in self.imputers.items():
             predicted[name] = (self._by_method(fitted, shown), None)
         rows = [
@@ -188,32 +194,12 @@ class _Judge:
             for name, (mean, deviation) in predicted.items()
             for metric, axis, value in _scores(truth, mean, deviation)
         ]
-        return pd.DataFrame(rows, columns=["method", "metric", "axis", "mean", "n"])
-
-    def _by_model(
-        self, shown: NDArray[np.float64], batch_size: int | None, progress: Progress
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        found = self.given.match.found
-        step = 1 if self.given.model.device.type == "cpu" else batch_size or 8
-        means, deviations = [], []
-        mean: NDArray[Any]
-        deviation: NDArray[Any]
-        for start in range(0, len(shown), step):
-            block = np.full((len(shown[start : start + step]), len(found)), np.nan, dtype=np.float32)
-            block[:, found] = shown[start : start + step]
-            if self.residuals is None:
-                mean, deviation = (part[:, found] for part in self.given.encode(block, "expression", "deviation"))
-            else:
-                mean = self.given.encode(block, "expression")[0][:, found].clip(min=0)
-                deviation = np.interp(mean, self.residuals["expression"], self.residuals["sd"])
-            means.append(mean.clip(min=0))
-            deviations.append(deviation)
-            progress.update(len(block))
-        return np.concatenate(means).astype(np.float64), np.concatenate(deviations).astype(np.float64)
+        errors = {name: squared_errors(truth, mean) for name, (mean, _) in predicted.items()}
+        return pd.DataFrame(rows, columns=["method", "metric", "axis", "mean", "n"]), errors
 
     def _by_method(self, fitted: list[Imputer], shown: NDArray[np.float64]) -> NDArray[np.float64]:
         predicted = np.full_like(shown, np.nan)
-        for split, imputer in zip(self.splits, fitted, strict=True):
+        for split, imputer in zip(self.model.splits, fitted, strict=True):
             predicted[split.test] = imputer(shown[split.test])
         return predicted.clip(min=0)
 
@@ -294,7 +280,7 @@ def _check_request(rates: Sequence[float], by: str, mask_var: Any, seeds: list[i
 
 
 def _average(rows: pd.DataFrame) -> pd.DataFrame:
-    grouped = rows.groupby(KEYS, sort=False, dropna=False)
+    grouped = rows.groupby([key for key in KEYS if key in rows], sort=False, dropna=False)
     table = grouped["mean"].agg(mean="mean", seed_sd="std")
     table["n"] = grouped["n"].mean().round().astype(int)
     return table.reset_index()
@@ -303,21 +289,20 @@ def _average(rows: pd.DataFrame) -> pd.DataFrame:
 def _add_rows(before: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame:
     if before is None:
         return rows
-    replaced = pd.MultiIndex.from_frame(before[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))
+    keys = [key for key in KEYS if key in rows]
+    replaced = pd.MultiIndex.from_frame(before[keys]).isin(pd.MultiIndex.from_frame(rows[keys]))
     return pd.concat([before[~replaced], rows], ignore_index=True)
 
 
-def _say_who_wins(table: pd.DataFrame, model: str) -> None:
-    chosen = table[(table["metric"] == "rmse") & (table["axis"] == "global")]
-    for rate, part in chosen.groupby("rate"):
-        best = part.sort_values("mean").iloc[0]
-        own = part.loc[part["method"] == model, "mean"].iloc[0]
-        if best["method"] != model:
-            logger.warning(
-                "%s predicts hidden values better than %s at a rate of %.2f: RMSE %.3f against %.3f (global)",
-                best["method"],
-                model,
-                rate,
-                best["mean"],
-                own,
-            )
+def _say_who_wins(differences: pd.DataFrame, model: str) -> None:
+    lost = differences[(differences["method"] == model) & (differences["better"] == differences["baseline"])]
+    for row in lost.to_dict("records"):
+        logger.warning(
+            "%s predicts hidden values better than %s at a rate of %.2f: its RMSE is less by %.3f (%.3f to %.3f)",
+            row["baseline"],
+            model,
+            row["rate"],
+            row["difference"],
+            row["low"],
+            row["high"],
+        )
