@@ -89,8 +89,8 @@ class Blend:
                 (~known, self.absent, _without_cohort(guess.sample(row))),
             ):
                 if genes.any():
-                    found = mixture.predict(*(source[:, genes] for source in sources), at)
-                    mean[row, genes], deviation[row, genes] = found
+                    predictions, variances = (source[:, genes] for source in sources)
+                    mean[row, genes], deviation[row, genes] = mixture.predict(predictions, variances, at)
         return mean, deviation
 
     def to_dict(self) -> dict[str, Any]:
