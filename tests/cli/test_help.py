@@ -26,6 +26,7 @@ def test_commands():
     assert sorted(LEAVES) == [
         *("convert", "diagnose", "embed", "graph", "impute"),
         *("models convert", "models get", "models list", "models verify"),
+        "pretrain",
     ]
 
 
@@ -117,7 +118,7 @@ def complete(words, **environment):
 
 
 def test_completion_of_commands_and_models():
-    assert complete("bulkformer ") == ["convert", "diagnose", "embed", "graph", "impute", "models"]
+    assert complete("bulkformer ") == ["convert", "diagnose", "embed", "graph", "impute", "models", "pretrain"]
     assert complete("bulkformer models get bulkformer-3") == ["bulkformer-37M"]
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.numpy import save_file
 from scipy.stats import norm
 
 import bulkformer_tl as bf
 from bulkformer_tl.train import Optimizer, Source
+from bulkformer_tl.train._network import as_graph
 
 #: Long enough to learn something from a hundred samples.
 LEARNING = {
@@ -72,6 +74,22 @@ def test_bundle_is_what_was_trained(short, vocabulary):
     assert training["validation_loss"] == history(out)["validation_loss"].min()
     assert not (out / "training" / "states").exists()
     assert list((out / "training" / "logs").iterdir())
+
+
+@pytest.mark.parametrize(("family", "receivers"), [("g2", 0), ("g3", 1)])
+def test_graph_is_read_with_receivers_first(family, receivers, graph, tmp_path):
+    """Whatever order of rows the family's own files have."""
+    edges, weights = graph
+    save_file({"edge_index": edges, "edge_weight": weights}, tmp_path / "graph.safetensors")
+    for given in (graph, tmp_path / "graph.safetensors", str(tmp_path / "graph.safetensors")):
+        ours, found = as_graph(given, family, 60)
+        np.testing.assert_array_equal(ours[receivers], edges[0])
+        np.testing.assert_array_equal(found, weights)
+    save_file({"weights": weights}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="should hold the tensors edge_index and edge_weight"):
+        as_graph(tmp_path / "other.safetensors", family, 60)
+    with pytest.raises(FileNotFoundError, match="the gene graph is not at"):
+        as_graph(tmp_path / "absent.safetensors", family, 60)
 
 
 def test_history(short):

@@ -15,6 +15,7 @@ from bulkformer_tl.cli._embed import embed
 from bulkformer_tl.cli._graph import graph
 from bulkformer_tl.cli._impute import impute
 from bulkformer_tl.cli._models import models
+from bulkformer_tl.cli._pretrain import pretrain
 from bulkformer_tl.cli._session import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def bulkformer() -> None:
     """
 
 
-for command in (diagnose, convert, embed, impute, graph, models):
+for command in (diagnose, convert, embed, impute, graph, pretrain, models):
     bulkformer.add_command(command)
 
 

@@ -133,6 +133,10 @@ def graph_convolution(dim: int, *, bias: bool) -> nn.Module:
 
 def propagate(convolution: nn.Module, hidden: Tensor, adjacency: tuple[Tensor, ...]) -> Tensor:
     """Apply a graph convolution to each sample of (N, G, D)."""
+    if torch.is_autocast_enabled(hidden.device.type):
+        # products with a sparse matrix do not exist in bfloat16 everywhere
+        with torch.autocast(hidden.device.type, enabled=False):
+            return propagate(convolution, hidden.float(), adjacency)
     return torch.stack([convolution(sample, *adjacency) for sample in hidden])
 
 

@@ -7,6 +7,7 @@ from bulkformer_tl.pl._imputation_curve import imputation_curve
 from bulkformer_tl.pl._palette import palette
 from bulkformer_tl.pl._regression import regression
 from bulkformer_tl.pl._scores import scores
+from bulkformer_tl.pl._training import training
 
 __all__ = [
     "calibration",
@@ -18,4 +19,5 @@ __all__ = [
     "regression",
     "roc",
     "scores",
+    "training",
 ]

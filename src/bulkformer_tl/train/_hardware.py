@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,7 +116,20 @@ class Hardware:
             )
             if config.compile:
                 module.network.compile()
-            trainer.fit(module)
+            _fit(trainer, module)
+
+
+def _fit(trainer: Trainer, module: Pretraining) -> None:
+    """Run the loop; an interruption stays one, where Lightning leaves the process and SIGINT switched off."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module)
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, before)
+        message = "interrupted; the same call goes on after the last checkpoint"
+        raise KeyboardInterrupt(message) from None
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -112,8 +112,6 @@ class Pretraining(LightningModule):
             losses = self.objective.losses(self.network, batch)
         self._count(0, losses.detach())
         loss: Tensor = losses.mean()
-        if self.logger is not None:
-            self.log("training_loss", loss.detach())
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:

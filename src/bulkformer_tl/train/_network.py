@@ -6,6 +6,7 @@ import hashlib
 import logging
 import warnings
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 
 from bulkformer_tl.models import BulkFormer
 from bulkformer_tl.models._families import PUBLISHED, family_classes, make_config
+from bulkformer_tl.models._files import read_tensors, require_file
 from bulkformer_tl.models._graph import check_graph
 from bulkformer_tl.train._check import refuse_unless
 from bulkformer_tl.train._config import FAMILIES
@@ -31,11 +33,38 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def as_graph(graph: tuple[Any, Any], n_genes: int) -> tuple[Tensor, Tensor]:
-    """Return edges (2, E) and weights (E,) as tensors, checked."""
+def as_graph(graph: tuple[Any, Any] | str | Path, family: str, n_genes: int) -> tuple[Tensor, Tensor]:
+    """Return edges (2, E), in the family's own order of rows, and weights (E,) as tensors, checked.
+
+    Parameters
+    ----------
+    graph
+        Edges, receivers first, and weights; or a safetensors file with both.
+    family
+        Of the network.
+    n_genes
+        Genes G of the network.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it holds something else, or the graph is not one of G genes.
+    """
+    if isinstance(graph, str | Path):
+        path = require_file(graph, "the gene graph", "bf.pp.graph_edges, or the command `bulkformer graph`")
+        stored = read_tensors(path)
+        names = ("edge_index", "edge_weight")
+        refuse_unless(
+            isinstance(stored, dict) and set(names) <= set(stored),
+            f"{path} should hold the tensors edge_index and edge_weight, as `bulkformer graph` writes them",
+        )
+        graph = (stored[names[0]], stored[names[1]])
     edges, weights = (torch.as_tensor(np.asarray(part)) for part in graph)
     check_graph(edges, weights, n_genes)
-    return edges, weights.float()
+    _, network_class = family_classes(family)
+    return edges if network_class.receiver_row == 0 else edges.flip(0), weights.float()
 
 
 def graph_checksum(graph: tuple[Tensor, Tensor]) -> str:

@@ -37,7 +37,7 @@ def pretrain(
     *,
     out: str | Path,
     vocabulary: GeneVocabulary | str | Path | None = None,
-    graph: tuple[Any, Any] | None = None,
+    graph: tuple[Any, Any] | str | Path | None = None,
     start: BulkFormer | str | Path | None = None,
     devices: int = 1,
     nodes: int = 1,
@@ -79,8 +79,9 @@ def pretrain(
     vocabulary
         Genes of the network, in order; see :func:`bulkformer_tl.pp.align_genes`. ``None`` takes those of ``start``.
     graph
-        Gene graph on the vocabulary: edges (2, E), integer, and positive weights (E,). ``None`` takes that of
-        ``start``.
+        Gene graph on the vocabulary: edges (2, E), integer, receivers first, and positive weights (E,), as
+        :func:`bulkformer_tl.pp.graph_edges` returns them; or the safetensors file that ``bulkformer graph`` writes.
+        ``None`` takes that of ``start``.
     start
         A model, its name or folder to go on from, with its vocabulary and graph; ``None`` draws new weights.
     devices
@@ -174,7 +175,7 @@ def _gather(corpus: CorpusLike, config: PretrainConfig, vocabulary: Any, graph: 
         "a new network needs vocabulary= (its genes) and graph=(edges, weights); to go on from a model pass start=",
     )
     genes = load_vocabulary(vocabulary) if model is None else model.vocabulary
-    edges = as_graph(graph if model is None else model.graph, len(genes))
+    edges = as_graph(graph, config.family, len(genes)) if model is None else model.graph
     opened = Corpus(corpus, genes)
     facts = {
         "corpus": opened.checksum,
@@ -254,6 +255,7 @@ def _finish(
     parts: _Parts, config: PretrainConfig, moments: Moments, *, run: Run, module: Any, journal: Any, hardware: Hardware
 ) -> BulkFormer:
     """Restore the best weights and write the bundle."""
+    from bulkformer_tl.models import load
     from bulkformer_tl.train._network import make_model
 
     best = journal.best
@@ -289,4 +291,5 @@ def _finish(
     if hardware.is_first:
         run.finish(model)
         logger.info("wrote %s: validation %.4f, step %d", run.out, best["loss"], best["step"])
+        return load(run.out, device=hardware.device)
     return model.to(hardware.device)

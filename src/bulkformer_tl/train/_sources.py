@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from bulkformer_tl._anndata import check_anndata, dense_rows, get_matrix, get_params, named_layers
 from bulkformer_tl._keys import LOG_TPM
-from bulkformer_tl._vocabulary import match_genes, strip_version
+from bulkformer_tl._vocabulary import load_vocabulary, match_genes, strip_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,9 +37,9 @@ class Source:
     study
         Column of ``obs`` that names each sample's study. ``None`` takes all samples for one study, called ``name``.
     annotation
-        Ensembl ids of the genes that were quantified, where that is known. Those of them that ``data`` lacks were left
-        out because nobody expressed them: they are measured zeros. All other absent genes are missing, and so is
-        every absent gene where ``None`` says that the annotation is unknown.
+        Ensembl ids of the genes that were quantified, or a genes file (csv), where that is known. Those of them that
+        ``data`` lacks were left out because nobody expressed them: they are measured zeros. All other absent genes are
+        missing, and so is every absent gene where ``None`` says that the annotation is unknown.
     identifiers
         What ``var_names`` are; ``None`` takes what :func:`bulkformer_tl.pp.log_tpm` was told, else Ensembl ids.
     name
@@ -49,7 +49,7 @@ class Source:
     data: AnnData | str | Path
     layer: str | None = None
     study: str | None = None
-    annotation: Sequence[str] | NDArray[np.str_] | None = None
+    annotation: Sequence[str] | NDArray[np.str_] | str | Path | None = None
     identifiers: Identifiers | None = None
     name: str | None = None
 
@@ -91,7 +91,7 @@ class Samples:
         except ValueError as error:
             message = f"{self.name}: {error}"
             raise ValueError(message) from error
-        known = np.empty(0, str) if source.annotation is None else strip_version(list(source.annotation))
+        known = _annotated(source.annotation)
         self.zeros: NDArray[np.bool_] = np.isin(vocabulary.ids, known) & ~self.match.found
         self.n_obs = stored.n_obs
 
@@ -210,6 +210,14 @@ def _stored_matrix(handle: Any, layer: str | None, path: Path) -> Any:
         )
         raise ValueError(message)
     return matrix
+
+
+def _annotated(annotation: Any) -> NDArray[np.str_]:
+    if annotation is None:
+        return np.empty(0, dtype=str)
+    if isinstance(annotation, str | Path):
+        return load_vocabulary(annotation).ids
+    return strip_version(list(annotation))
 
 
 def _studies(obs: Any, source: Source) -> NDArray[Any] | None:
