@@ -154,7 +154,7 @@ NOT_OF_SAMPLES = {"pl.training"}
 def test_adata_comes_first(function):
     first = next(iter(parameters(function).values()))
     assert first.name == "adata"
-    assert first.annotation == "AnnData"
+    assert first.annotation in {"AnnData", "AnnData | Sequence[AnnData]"}
 
 
 @pytest.mark.parametrize("function", functions("pp", "tl", "pl", "datasets"))

@@ -26,6 +26,7 @@ _ID_COLUMNS = ("ensembl_id", "ensg_id", "canonical_ensg", "gene_id")
 _SYMBOL_COLUMNS = ("symbol", "gene_symbol", "gene_name")
 _LENGTH_COLUMNS = ("length", "gene_length", "gene_length_bp")
 _MEAN_COLUMNS = ("mean",)
+_MEDIAN_COLUMNS = ("median",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class GeneVocabulary:
     Parameters
     ----------
     ids
-        Ensembl identifiers without version, unique.
+        Identifiers, unique: Ensembl ids without version in all published models.
     symbols
         Gene symbols, empty where unknown.
     lengths
@@ -44,6 +45,8 @@ class GeneVocabulary:
         Where it comes from; for messages.
     means
         Mean ln(TPM+1) in the corpus of the model, ``NaN`` where unknown.
+    medians
+        Median of the corpus' counts above zero, samples scaled to a sum of 10,000; ``NaN`` where unknown.
     """
 
     ids: NDArray[np.str_]
@@ -51,6 +54,7 @@ class GeneVocabulary:
     lengths: NDArray[np.float64] | None = None
     name: str = "custom"
     means: NDArray[np.float64] | None = None
+    medians: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         index = pd.Index(self.ids)
@@ -79,7 +83,7 @@ class GeneVocabulary:
         ----------
         path
             CSV (also compressed) with a column ``ensembl_id``, ``ensg_id``, ``canonical_ensg`` or ``gene_id``, and
-            optionally symbols, lengths (bp) and the corpus mean of ln(TPM+1).
+            optionally symbols, lengths (bp), the corpus mean of ln(TPM+1) and the median of scaled counts.
         name
             Where it comes from; ``None`` takes the file's name.
 
@@ -94,17 +98,20 @@ class GeneVocabulary:
             message = f"{path} has the columns {table.columns.tolist()}; expected one of {list(_ID_COLUMNS)}"
             raise ValueError(message)
         symbols = _first_column(table, _SYMBOL_COLUMNS)
-        lengths, means = (_first_column(table, names) for names in (_LENGTH_COLUMNS, _MEAN_COLUMNS))
+        lengths, means, medians = (
+            _first_column(table, names) for names in (_LENGTH_COLUMNS, _MEAN_COLUMNS, _MEDIAN_COLUMNS)
+        )
         return cls(
             ids=strip_version(ids),
             symbols=None if symbols is None else symbols.fillna("").to_numpy(dtype=str),
             lengths=None if lengths is None else lengths.to_numpy(dtype=np.float64),
             name=name or Path(path).name,
             means=None if means is None else means.to_numpy(dtype=np.float64),
+            medians=None if medians is None else medians.to_numpy(dtype=np.float64),
         )
 
     def to_csv(self, path: str | Path) -> None:
-        """Write ``ensembl_id``, and as far as known ``symbol``, ``length`` (bp) and ``mean`` (ln(TPM+1))."""
+        """Write ``ensembl_id``, and as far as known ``symbol``, ``length`` (bp), ``mean`` and ``median``."""
         table = pd.DataFrame({"ensembl_id": self.ids})
         if self.symbols is not None:
             table["symbol"] = self.symbols
@@ -112,6 +119,8 @@ class GeneVocabulary:
             table["length"] = self.lengths
         if self.means is not None:
             table["mean"] = self.means
+        if self.medians is not None:
+            table["median"] = self.medians
         table.to_csv(path, index=False)
 
 

@@ -24,7 +24,7 @@ LEAVES = [
 
 def test_commands():
     assert sorted(LEAVES) == [
-        *("convert", "diagnose", "embed", "graph", "impute"),
+        *("convert", "diagnose", "embed", "graph", "impute", "vocabulary"),
         *("models convert", "models get", "models list", "models verify"),
         "pretrain",
     ]
@@ -118,7 +118,8 @@ def complete(words, **environment):
 
 
 def test_completion_of_commands_and_models():
-    assert complete("bulkformer ") == ["convert", "diagnose", "embed", "graph", "impute", "models", "pretrain"]
+    commands = ["convert", "diagnose", "embed", "graph", "impute", "models", "pretrain", "vocabulary"]
+    assert complete("bulkformer ") == commands
     assert complete("bulkformer models get bulkformer-3") == ["bulkformer-37M"]
 
 

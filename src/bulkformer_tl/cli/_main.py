@@ -17,6 +17,7 @@ from bulkformer_tl.cli._impute import impute
 from bulkformer_tl.cli._models import models
 from bulkformer_tl.cli._pretrain import pretrain
 from bulkformer_tl.cli._session import INTERRUPTED
+from bulkformer_tl.cli._vocabulary import vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,7 @@ def bulkformer() -> None:
     """
 
 
-for command in (diagnose, convert, embed, impute, graph, pretrain, models):
+for command in (diagnose, convert, embed, impute, graph, vocabulary, pretrain, models):
     bulkformer.add_command(command)
 
 

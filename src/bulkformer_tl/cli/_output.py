@@ -153,6 +153,11 @@ def to_graph(_context: click.Context, _parameter: click.Parameter, value: Path) 
     return _ending(value, (TENSORS, *_SUFFIXES))
 
 
+def to_csv(_context: click.Context, _parameter: click.Parameter, value: Path) -> Path:
+    """Refuse formats in which no vocabulary is written; for ``callback=``."""
+    return _ending(value, (".csv", ".csv.gz"))
+
+
 def _ending(value: Path, suffixes: tuple[str, ...]) -> Path:
     if not value.name.lower().endswith(suffixes) or value.name.lower() in suffixes:
         message = f"{value} has none of the endings {', '.join(suffixes)}, which say the format"

@@ -1,6 +1,7 @@
 """From what a table of expression holds to what a model reads."""
 
 from bulkformer_tl.pp._align import align_genes
+from bulkformer_tl.pp._build_vocabulary import build_vocabulary
 from bulkformer_tl.pp._coexpression import coexpression_graph
 from bulkformer_tl.pp._convert import to_log_tpm
 from bulkformer_tl.pp._diagnose import diagnose
@@ -11,6 +12,7 @@ from bulkformer_tl.pp._merge import merge_duplicates
 
 __all__ = [
     "align_genes",
+    "build_vocabulary",
     "coexpression_graph",
     "diagnose",
     "graph_edges",

@@ -118,7 +118,7 @@ def log_tpm(
     genes = reference.genes & ~np.isnan(filled.bp)
     found = scan(matrix, denominator=genes)
     refuse_impossible(found, adata.obs_names)
-    _refuse_unlike_counts(found)
+    refuse_unlike_counts(found)
     check_denominators(found, adata, reference)
     filled.report(adata, found.gene_sums, reference.genes)
     return write_log_tpm(
@@ -134,8 +134,13 @@ def log_tpm(
     )
 
 
-def _refuse_unlike_counts(found: Scan) -> None:
+def refuse_unlike_counts(found: Scan) -> None:
     """Refuse logarithms and TPM, and mention what may be a part of TPM.
+
+    Parameters
+    ----------
+    found
+        What the matrix holds.
 
     Raises
     ------
