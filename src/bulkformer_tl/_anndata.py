@@ -123,9 +123,9 @@ def row_blocks(matrix: Any, *, dtype: Any = np.float32, size: int = BLOCK_ROWS) 
     ------
     The slice of rows, and the block of shape (rows, G).
     """
-    if isinstance(matrix, sp.csc_matrix | sp.csc_array):
-        # slicing rows of CSC reads the whole matrix each time
-        matrix = matrix.tocsr()
+    if getattr(matrix, "format", None) == "csc":
+        # slicing rows of CSC, in memory or in a file, reads the whole matrix each time
+        matrix = (matrix.to_memory() if hasattr(matrix, "to_memory") else matrix).tocsr()
     for start in range(0, matrix.shape[0], size):
         rows = slice(start, min(start + size, matrix.shape[0]))
         yield rows, dense_rows(matrix, rows, dtype)

@@ -27,6 +27,8 @@ _SYMBOL_COLUMNS = ("symbol", "gene_symbol", "gene_name")
 _LENGTH_COLUMNS = ("length", "gene_length", "gene_length_bp")
 _MEAN_COLUMNS = ("mean",)
 _MEDIAN_COLUMNS = ("median",)
+#: What numbers may be where they are unknown; a gene may well be called ``nan``.
+_UNKNOWN = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,12 @@ class GeneVocabulary:
         ValueError
             If no column holds identifiers, or a gene occurs twice.
         """
-        table = pd.read_csv(path)
+        table = pd.read_csv(
+            path,
+            dtype=dict.fromkeys((*_ID_COLUMNS, *_SYMBOL_COLUMNS), str),
+            keep_default_na=False,
+            na_values=dict.fromkeys((*_LENGTH_COLUMNS, *_MEAN_COLUMNS, *_MEDIAN_COLUMNS), _UNKNOWN),
+        )
         ids = _first_column(table, _ID_COLUMNS)
         if ids is None:
             message = f"{path} has the columns {table.columns.tolist()}; expected one of {list(_ID_COLUMNS)}"
@@ -103,7 +110,7 @@ class GeneVocabulary:
         )
         return cls(
             ids=strip_version(ids),
-            symbols=None if symbols is None else symbols.fillna("").to_numpy(dtype=str),
+            symbols=None if symbols is None else symbols.to_numpy(dtype=str),
             lengths=None if lengths is None else lengths.to_numpy(dtype=np.float64),
             name=name or Path(path).name,
             means=None if means is None else means.to_numpy(dtype=np.float64),

@@ -200,14 +200,14 @@ def test_ctrl_c_leaves_nothing_half_written(genes, bundle, folder):
     pd.DataFrame(values, columns=genes[:90]).rename(lambda i: f"s{i}").to_csv("many.csv")
     (folder / "out.h5ad").write_bytes(b"what was there before")
     process = spawn("embed", "many.csv", "--counts", "--model", bundle, "-o", "out.h5ad", "--force")
-    watch = threading.Timer(120, process.kill)
+    watch = threading.Timer(600, process.kill)
     watch.start()
     try:
         for line in process.stderr:
             if "1500 samples" in line and "genes found" in line:
                 process.send_signal(signal.SIGINT)
                 break
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     finally:
         watch.cancel()
         process.kill()

@@ -24,9 +24,9 @@ LEAVES = [
 
 def test_commands():
     assert sorted(LEAVES) == [
-        *("convert", "diagnose", "embed", "graph", "impute", "vocabulary"),
+        *("convert", "diagnose", "embed", "graph", "impute"),
         *("models convert", "models get", "models list", "models verify"),
-        "pretrain",
+        *("pretrain", "vocabulary"),
     ]
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+import tempfile
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -86,10 +89,14 @@ def test_written_and_read_back(cohorts, tmp_path):
         ({"min_share": 2}, "min_share must lie between 0 and 1"),
         ({"min_detected": -1}, "min_detected must lie between 0 and 1"),
         ({"layer": "nothing"}, "no layer 'nothing'"),
-        ({"identifiers": "symbol"}, "no gene is held"),
+        ({"identifiers": "symbol"}, "is a known human symbol; leave out identifiers="),
+        ({"min_share": 1, "min_detected": 1}, "no gene is held by 100% of the 2 cohorts"),
+        ({"lengths": "nothing"}, "neither a var column nor a file"),
     ],
 )
 def test_bad_options(cohorts, options, message):
+    if "min_detected" in options:
+        cohorts[1].X[0] = np.where(np.arange(21) == 3, 90, 0)
     with pytest.raises((ValueError, KeyError), match=message):
         bf.pp.build_vocabulary(cohorts, **options)
 
@@ -99,12 +106,97 @@ def test_bad_cohorts(cohorts):
         bf.pp.build_vocabulary([])
     with pytest.raises(TypeError, match="expected an AnnData"):
         bf.pp.build_vocabulary([cohorts[0], "path"])
-    empty = cohorts[0].copy()
-    empty.X[1] = 0
-    with pytest.raises(ValueError, match=r"drop them: \['s1'\]"):
-        bf.pp.build_vocabulary(empty)
-    cohorts[0].var_names = ["Y01", *cohorts[0].var_names[1:]]
-    with pytest.raises(ValueError, match=r"are all Y01; call adata = bf.pp.merge_duplicates"):
-        bf.pp.build_vocabulary(cohorts)
-    with pytest.raises(ValueError, match="logarithms"):
+    with pytest.raises(ValueError, match="pass unit='log_tpm' if they are"):
         bf.pp.build_vocabulary(ad.AnnData(np.random.default_rng(0).random((4, 3))))
+    with pytest.raises(ValueError, match=r"cohort 1 of 2 shares no gene with the others: its genes are called \['Y00'"):
+        bf.pp.build_vocabulary([cohorts[0][:, :10], cohorts[1]])
+
+
+def test_errors_say_which_cohort(cohorts):
+    cohorts[1].X[1] = 0
+    with pytest.raises(ValueError, match=r"1 of 9 samples \(s1\) hold no count") as found:
+        bf.pp.build_vocabulary(cohorts)
+    assert found.value.__notes__ == ["in cohort 2 of 2"]
+    with pytest.raises(ValueError, match="hold no count") as found:
+        bf.pp.build_vocabulary(cohorts[1])
+    assert not hasattr(found.value, "__notes__")
+
+
+def test_duplicates_are_refused_and_merged_as_the_message_says(cohorts):
+    cohorts[0].var_names = ["Y01", *cohorts[0].var_names[1:]]
+    with pytest.raises(ValueError, match=r"\['Y01', 'Y01'\] are all Y01; call adata = bf.pp.merge_duplicates\(adata\)"):
+        bf.pp.build_vocabulary(cohorts)
+    human = ad.AnnData(np.full((4, 3), 50.0))
+    human.var_names = ["TP53", "EGFR", "TP53"]
+    with pytest.raises(ValueError, match=r"merge_duplicates\(adata, identifiers='symbol'\)"):
+        bf.pp.build_vocabulary(human, identifiers="symbol")
+    merged = bf.pp.merge_duplicates(human, identifiers="symbol")
+    found = bf.pp.build_vocabulary(merged, identifiers="symbol")
+    assert found.symbols.tolist() == ["TP53", "EGFR"]
+    assert found.ids.tolist() == ["ENSG00000141510", "ENSG00000146648"]
+    np.testing.assert_allclose(found.medians, [1e4 * 2 / 3, 1e4 / 3])
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_the_temporary_file_goes(cohorts, temporary, monkeypatch):
+    bf.pp.build_vocabulary(cohorts)
+    assert list(temporary.iterdir()) == []
+
+    def interrupted(*_):
+        assert list(temporary.iterdir()) != []
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "median", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bf.pp.build_vocabulary(cohorts)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_full_disk_is_noticed_before(cohorts, temporary, monkeypatch):
+    usage = shutil.disk_usage(temporary)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match="set TMPDIR to a folder of a larger disk"):
+        bf.pp.build_vocabulary(cohorts)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("storage", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+def test_files_are_read_in_pieces(cohorts, tmp_path, storage):
+    expected = bf.pp.build_vocabulary(cohorts)
+    for i, adata in enumerate(cohorts):
+        adata.X = storage(adata.X)
+        adata.write_h5ad(tmp_path / f"{i}.h5ad")
+    stored = [bf.read(tmp_path / f"{i}.h5ad", backed=True) for i in range(2)]
+    assert all(adata.isbacked for adata in stored)
+    found = bf.pp.build_vocabulary(stored)
+    np.testing.assert_array_equal(found.medians, expected.medians)
+    for adata in stored:
+        adata.file.close()
+
+
+def test_shares_are_exact():
+    counts = np.zeros((100, 2))
+    counts[:55, 0] = 1
+    counts[:, 1] = 5
+    assert len(bf.pp.build_vocabulary(ad.AnnData(counts), min_detected=0.55)) == 2
+
+
+def test_lengths_of_an_annotation(cohorts, tmp_path):
+    exons = [f'I\tx\texon\t1\t{100 + i}\t.\t+\t.\tgene_id "Y{i:02}";' for i in range(31)]
+    (tmp_path / "yeast.gtf").write_text("\n".join(exons))
+    found = bf.pp.build_vocabulary(cohorts, lengths=tmp_path / "yeast.gtf", min_share=0)
+    assert found.lengths.tolist() == [*range(100, 131)]
+
+
+@pytest.mark.parametrize("name", ["nan", "NA", "007"])
+def test_any_name_survives_a_file(name, tmp_path):
+    adata = ad.AnnData(np.full((3, 2), 40.0), var=pd.DataFrame(index=[name, "x"]))
+    bf.pp.build_vocabulary(adata).to_csv(tmp_path / "genes.csv")
+    assert name in GeneVocabulary.from_csv(tmp_path / "genes.csv").ids

@@ -34,6 +34,7 @@ def read(
     thousands: str | None = None,
     decimal: str = ".",
     encoding: str = "utf-8",
+    backed: bool = False,
 ) -> AnnData:
     """Read expression of bulk samples, whatever wrote it, as samples by genes.
 
@@ -66,6 +67,9 @@ def read(
         What separates the fraction.
     encoding
         Of text files.
+    backed
+        Leave ``X`` of an h5ad file on disk, to be read in pieces, unless it holds genes in rows; anything else is read
+        into memory.
 
     Returns
     -------
@@ -106,7 +110,7 @@ def read(
         message = f"there is no file or folder {source}"
         raise FileNotFoundError(message)
     if is_zarr(source) or (source.is_file() and is_hdf5(source)):
-        adata = read_stored(source, orientation)
+        adata = read_stored(source, orientation, backed=backed)
     elif source.is_dir():
         adata = to_anndata(read_folder(source, options))
     else:

@@ -26,8 +26,17 @@ def is_hdf5(path: Path) -> bool:
         return handle.read(len(HDF5)) == HDF5
 
 
-def read_stored(path: Path, orientation: Orientation | None) -> AnnData:
+def read_stored(path: Path, orientation: Orientation | None, *, backed: bool = False) -> AnnData:
     """Read h5ad or zarr; genes in rows are transposed.
+
+    Parameters
+    ----------
+    path
+        The store.
+    orientation
+        Which side holds genes; ``None`` finds out.
+    backed
+        Leave ``X`` of h5ad in its file, unless it has to be transposed.
 
     Raises
     ------
@@ -47,10 +56,10 @@ def read_stored(path: Path, orientation: Orientation | None) -> AnnData:
 
         with h5py.File(path, "r") as file:
             _check_groups(path, set(file.keys()))
-        adata, layout = anndata.read_h5ad(path), "h5ad"
+        adata, layout = anndata.read_h5ad(path, backed="r" if backed else None), "h5ad"
     found = orientation or ("genes_by_samples" if _genes_are_rows(adata) else "samples_by_genes")
     if found == "genes_by_samples":
-        adata = adata.T.copy()
+        adata = (adata.to_memory() if adata.isbacked else adata).T.copy()
     if not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()][0]
         message = (

@@ -52,7 +52,7 @@ class Conversion:
     default_length: float | None = None
     denominator: Literal["vocabulary", "all"] | None = None
     merge_duplicates: bool = False
-    identifiers: Literal["ensembl", "symbol"] | None = None
+    identifiers: Literal["ensembl", "symbol", "entrez"] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def conversion_options(command: Command) -> Command:
         click.option("--denominator", type=click.Choice(["vocabulary", "all"]),
                      help="Whose TPM sum to a million; what the model was trained with otherwise."),
         click.option("--merge-duplicates", is_flag=True, help="Sum several columns of one gene first."),
-        click.option("--identifiers", type=click.Choice(["ensembl", "symbol"]), help="What genes are named by."),
+        click.option("--identifiers", type=click.Choice(["ensembl", "symbol", "entrez"]),
+                     help="What genes are named by."),
     )(command)  # fmt: skip
 
 

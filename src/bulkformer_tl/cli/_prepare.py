@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 LOG_TPM = "log_tpm"
 
 
-def read_input(path: Path, reading: Reading) -> AnnData:
-    """Read what a command was given."""
+def read_input(path: Path, reading: Reading, *, backed: bool = False) -> AnnData:
+    """Read what a command was given, ``backed`` where it can be read in pieces."""
     from bulkformer_tl._read import read
 
-    return read(path, **asdict(reading))
+    return read(path, **asdict(reading), backed=backed)
 
 
 def unit_of(conversion: Conversion) -> str | None:

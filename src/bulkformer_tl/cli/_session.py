@@ -120,6 +120,7 @@ def _failure(error: Exception) -> Failure:
 
     # str() of a KeyError is its repr
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = "; ".join([text, *getattr(error, "__notes__", [])])
     codes: list[tuple[type[Exception], int]] = [
         (DownloadError, UNVERIFIED),
         (FileExistsError, USAGE),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bulkformer_tl._anndata import row_blocks
+from bulkformer_tl._progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,9 +43,15 @@ def by_gene(matrices: Sequence[Any], columns: Sequence[NDArray[np.int64]], n_gen
     Yields
     ------
     Values, (G, N), float64; ``NaN`` where a table has no such gene.
+
+    Raises
+    ------
+    OSError
+        If there is no room for the file.
     """
     n_samples = sum(matrix.shape[0] for matrix in matrices)
-    with TemporaryDirectory(prefix="bulkformer_tl-") as folder:
+    with TemporaryDirectory(prefix="bulkformer_tl-") as folder, Progress(n_samples, "turning to genes") as progress:
+        _check_room(folder, 8 * n_genes * n_samples)
         values = np.memmap(Path(folder) / "by_gene", dtype=np.float64, mode="w+", shape=(n_genes, n_samples))
         try:
             start = 0
@@ -52,11 +61,23 @@ def by_gene(matrices: Sequence[Any], columns: Sequence[NDArray[np.int64]], n_gen
                     turned = np.full((n_genes, len(block)), np.nan)
                     turned[genes[known]] = block.T[known]
                     values[:, start + rows.start : start + rows.stop] = turned
+                    progress.update(len(block))
                 start += matrix.shape[0]
             yield values
         finally:
             # an open map keeps its file on some systems
             del values
+
+
+def _check_room(folder: str, needed: int) -> None:
+    """Refuse a disk without room: writing to a map beyond it would end the process."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        message = (
+            f"a temporary file of {needed / 2**30:.1f} GiB is needed, and {Path(folder).parent} has "
+            f"{free / 2**30:.1f} GiB left; set TMPDIR to a folder of a larger disk"
+        )
+        raise OSError(errno.ENOSPC, message)
 
 
 def rank(values: ByGene, studies: Sequence[NDArray[np.int64]]) -> None:
