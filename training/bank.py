@@ -1,8 +1,8 @@
-"""Masked samples together with what a factor model that never saw their study says of them."""
+"""Masked samples together with what linear models that never saw their study say of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from factors import Factors
+    from neighbours import Neighbours
     from numpy.typing import NDArray
 
 
@@ -28,6 +29,8 @@ class Block:
         Genes, (G,); genes that the file did not measure are neither.
     mean
         Factor model's prediction, (n, G), float16.
+    gap
+        How far the neighbours' prediction is from it, (n, G), float16.
     spread
         Variance that the factors leave, (G,).
     """
@@ -37,6 +40,7 @@ class Block:
     visible: NDArray[np.bool_]
     hidden: NDArray[np.bool_]
     mean: NDArray[np.float16]
+    gap: NDArray[np.float16]
     spread: NDArray[np.float32]
 
 
@@ -68,11 +72,36 @@ class Bank:
         return counts[inverse] ** -0.5
 
     def draw(self, row: int, rng: np.random.Generator) -> tuple[NDArray[np.generic], ...]:
-        """Return values (zero where missing), visible, hidden, mean and spread of a sample under one of its masks."""
+        """Return values (0 where missing), visible, hidden, mean, gap, spread of a sample under one of its masks."""
         blocks = [block for block in self.blocks if row in block.rows]
         block = blocks[rng.integers(len(blocks))]
-        mean = block.mean[np.searchsorted(block.rows, row)].astype(np.float32)
-        return np.nan_to_num(self.expression[row]), block.visible, block.hidden, mean, block.spread
+        place = np.searchsorted(block.rows, row)
+        mean, gap = block.mean[place].astype(np.float32), block.gap[place].astype(np.float32)
+        return np.nan_to_num(self.expression[row]), block.visible, block.hidden, mean, gap, block.spread
+
+    def neighbour_share(self) -> NDArray[np.float64]:
+        """Return weight of the neighbours where nothing is visible, and its gain up to where all is: least squares.
+
+        The files weigh alike; shares of visible genes run over the vocabulary.
+        """
+        moments, target = np.zeros((2, 2)), np.zeros(2)
+        for block in self.blocks:
+            truth = self.expression[block.rows][:, block.hidden]
+            gap = block.gap[:, block.hidden].astype(np.float32)
+            basis = np.array([1.0, block.visible.mean()])
+            moments += np.outer(basis, basis) * float((gap**2).mean())
+            target += basis * float((gap * (truth - block.mean[:, block.hidden])).mean())
+        return np.linalg.solve(moments, target)
+
+    def mixed(self, share: NDArray[np.float64]) -> Bank:
+        """Return the bank with the weighted mean of both models in place of the factor model's."""
+        blocks = [
+            replace(
+                block, mean=(block.mean + (share[0] + share[1] * block.visible.mean()) * block.gap).astype(np.float16)
+            )
+            for block in self.blocks
+        ]
+        return replace(self, blocks=blocks)
 
     def file_errors(self) -> Iterator[NDArray[np.float32]]:
         """Yield each file's mean squared error at hidden genes over all its masks, (G,), ``NaN`` where never hidden."""
@@ -87,11 +116,20 @@ class Bank:
             yield np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0).astype(np.float32)
 
 
+def predict(
+    factors: Factors, neighbours: Neighbours, values: NDArray[np.float32], visible: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], ...]:
+    """Return the factor model's prediction, how far the neighbours' is from it, both (n, G), and the variance, (G,)."""
+    mean, spread = factors.predict(values, visible)
+    complete = np.where(visible, values, mean) - factors.mean
+    return mean, factors.mean + neighbours.predict(complete) - mean, spread
+
+
 def make_bank(
     values: NDArray[np.float32],
     rows: NDArray[np.int64],
     files: NDArray[np.object_],
-    factors: Factors,
+    models: tuple[Factors, Neighbours],
     rates: Sequence[float],
     *,
     seed: int,
@@ -106,8 +144,8 @@ def make_bank(
         Samples to take, ascending.
     files
         File of each sample of the corpus, (N,).
-    factors
-        Factor model that was fitted without these samples' studies.
+    models
+        Factor model and neighbours, fitted without these samples' studies.
     rates
         Shares of the measured genes to hide.
     seed
@@ -121,6 +159,9 @@ def make_bank(
         for rate in rates:
             rng = np.random.default_rng([seed, place, int(1000 * rate)])
             hidden = measured & (rng.random(len(measured)) < rate)
-            mean, spread = factors.predict(own[members], measured & ~hidden)
-            blocks.append(Block(rate, members, measured & ~hidden, hidden, mean.astype(np.float16), spread))
+            visible = measured & ~hidden
+            mean, gap, spread = predict(*models, own[members], visible)
+            blocks.append(
+                Block(rate, members, visible, hidden, mean.astype(np.float16), gap.astype(np.float16), spread)
+            )
     return Bank(own, own_files, blocks)

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import corpus as corpora
 import numpy as np
 import pandas as pd
-from evaluation import tuning_without
+from tuning import apply, tuning_without
 
 from bulkformer_tl.models import BulkFormer, convert
 from bulkformer_tl.models._files import sha256
 
 if TYPE_CHECKING:
+    import torch
     from mini import Workshop
 
-#: Folds whose left-out samples choose shrinkage and calibration.
-TUNING_FOLDS = (0, 2)
+    from bulkformer_tl.models._mini import MiniNetwork
+
+#: Folds whose left-out samples choose shrinkage and calibration of the model that ships.
+TUNING_FOLDS = range(5)
 #: Shares of the vocabulary that may be missing without a warning.
 TRAINED_MISSING = (0.0, 0.95)
 CARD = Path(__file__).with_name("mini_card.md")
@@ -39,21 +42,9 @@ def write_bundle(workshop: Workshop) -> Path:
     -------
     The bundle's folder.
     """
-    chosen = [tuning_without(workshop, fold) for fold in TUNING_FOLDS]
     network = workshop.network()
-    network.shrinkage.fill_(np.mean([tuning.shrinkage for tuning in chosen]))
-    network.calibration.fill_(np.mean([tuning.calibration for tuning in chosen]))
-    model = BulkFormer(
-        network,
-        workshop.vocabulary,
-        graph=workshop.graph(),
-        name="bulkformer-mini",
-        family="mini",
-        denominator="vocabulary",
-        default_pooling="scores",
-        trained_missing=TRAINED_MISSING,
-        provenance={"source": "training/mini.py", "corpus": [entry["original"] for entry in corpora.entries()]},
-    )
+    apply(network, [tuning_without(workshop, fold) for fold in TUNING_FOLDS])
+    model = as_model(workshop, network, workshop.graph())
     target = workshop.out / "bulkformer-mini"
     with tempfile.TemporaryDirectory(dir=workshop.out) as temporary:
         folder = convert(model, Path(temporary) / "bulkformer-mini", card=card(workshop))
@@ -61,6 +52,21 @@ def write_bundle(workshop: Workshop) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         folder.replace(target)
     return target
+
+
+def as_model(workshop: Workshop, network: MiniNetwork, graph: tuple[torch.Tensor, torch.Tensor]) -> BulkFormer:
+    """Put a network together with its genes and what is known of it."""
+    return BulkFormer(
+        network,
+        workshop.vocabulary,
+        graph=graph,
+        name="bulkformer-mini",
+        family="mini",
+        denominator="vocabulary",
+        default_pooling="scores",
+        trained_missing=TRAINED_MISSING,
+        provenance={"source": "training/mini.py", "corpus": [entry["original"] for entry in corpora.entries()]},
+    )
 
 
 def _add_mean(folder: Path, workshop: Workshop) -> None:

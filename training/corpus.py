@@ -41,7 +41,7 @@ class Corpus:
     expression
         ln(TPM+1), shape (N, G), float32; ``NaN`` is missing.
     table
-        One row per sample: ``file``, ``group``, ``fold``, ``name``.
+        One row per sample: ``file``, ``group`` and ``fold`` as in ``splits.yaml``, ``name``.
     """
 
     expression: NDArray[np.float32]
@@ -51,6 +51,12 @@ class Corpus:
 def entries() -> list[dict[str, Any]]:
     """Return the files of the corpus as ``corpus.yaml`` lists them."""
     return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+
+
+def splits() -> dict[str, dict[str, Any]]:
+    """Return group and left-out fold of each file as ``splits.yaml`` lists them."""
+    listed = yaml.safe_load(Path(__file__).with_name("splits.yaml").read_text(encoding="utf-8"))
+    return {entry["file"]: entry for entry in listed}
 
 
 def choose_vocabulary(folder: Path) -> GeneVocabulary:
@@ -93,7 +99,7 @@ def load(folder: Path, vocabulary: GeneVocabulary) -> Corpus:
     -------
     The corpus, in the order of ``corpus.yaml``.
     """
-    listed = entries()
+    listed, split = entries(), splits()
     raw = [_read(folder / entry["file"], vocabulary, per_length=entry["unit"] in PER_LENGTH) for entry in listed]
     seldom = _detected(raw) < DETECTED_SHARE
     values, tables = [], []
@@ -101,9 +107,8 @@ def load(folder: Path, vocabulary: GeneVocabulary) -> Corpus:
         if entry["absent"] == "zero":
             amounts[:, np.isnan(amounts[0]) & seldom] = 0.0
         values.append(np.log1p(1e6 * amounts / np.nansum(amounts, axis=1, keepdims=True)).astype(np.float32))
-        tables.append(
-            pd.DataFrame({"file": entry["file"], "group": entry["group"], "fold": entry["fold"], "name": names})
-        )
+        own = split[entry["file"]]
+        tables.append(pd.DataFrame({"file": entry["file"], "group": own["group"], "fold": own["fold"], "name": names}))
     return Corpus(np.concatenate(values), pd.concat(tables, ignore_index=True))
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 #: Least noise variance of a gene, and the factor by which all exceed the residuals of the samples that were fitted.
 LEAST_NOISE = 0.05
-NOISE_FACTOR = 3.0
+NOISE_FACTOR = 6.0
+#: Factors that fill missing entries.
+FILLING_FACTORS = 500
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,33 @@ class Factors:
         return self.mean + scores.astype(np.float32) @ self.loadings.T, spread
 
 
-def fit(values: Floats, n_factors: int, *, rounds: int = 3) -> Factors:
-    """Fit the factor model, filling missing entries by rounds of low-rank reconstruction.
+def complete(values: Floats, *, rounds: int = 3) -> tuple[Floats, Floats]:
+    """Fill missing entries by rounds of low-rank reconstruction.
+
+    Parameters
+    ----------
+    values
+        ln(TPM+1), (N, G), ``NaN`` where missing.
+    rounds
+        Rounds of filling.
+
+    Returns
+    -------
+    Gene means, (G,), and deviations from them without gaps, (N, G), float32.
+    """
+    observed = ~np.isnan(values)
+    mean = np.where(observed, values, 0).sum(axis=0) / observed.sum(axis=0)
+    centred = np.where(observed, values - mean, 0).astype(np.float32)
+    for _ in range(rounds):
+        loadings, _ = _principal_axes(centred, FILLING_FACTORS)
+        centred = np.where(observed, centred, (centred @ loadings) @ loadings.T)
+        shift = centred.mean(axis=0)
+        mean, centred = mean + shift, centred - shift
+    return mean.astype(np.float32), centred
+
+
+def fit(values: Floats, n_factors: int, *, completed: tuple[Floats, Floats] | None = None) -> Factors:
+    """Fit the factor model.
 
     Parameters
     ----------
@@ -94,21 +121,15 @@ def fit(values: Floats, n_factors: int, *, rounds: int = 3) -> Factors:
         ln(TPM+1), (N, G), ``NaN`` where missing.
     n_factors
         Number of factors K.
-    rounds
-        Rounds of filling before the last fit.
+    completed
+        What :func:`complete` made of the values; ``None`` computes it.
 
     Returns
     -------
-    The model, float32.
+    The model, float32; the noise comes from what the factors leave of the measured entries.
     """
+    mean, centred = complete(values) if completed is None else completed
     observed = ~np.isnan(values)
-    mean = np.where(observed, values, 0).sum(axis=0) / observed.sum(axis=0)
-    centred = np.where(observed, values - mean, 0).astype(np.float32)
-    for _ in range(rounds):
-        loadings, _ = _principal_axes(centred, n_factors)
-        centred = np.where(observed, centred, (centred @ loadings) @ loadings.T)
-        shift = centred.mean(axis=0)
-        mean, centred = mean + shift, centred - shift
     loadings, variances = _principal_axes(centred, n_factors)
     residual = np.where(observed, centred - (centred @ loadings) @ loadings.T, 0)
     noise = (residual**2).sum(axis=0) / observed.sum(axis=0)

@@ -13,25 +13,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import corpus as corpora
+import factors
+import neighbours
 import numpy as np
 import torch
 from bank import Bank, make_bank
-from factors import Factors, fit
+from factors import LEAST_NOISE, Factors
+from factors import NOISE_FACTOR as FITTED_FACTOR
+from neighbours import Neighbours
+from tuning import apply, tuning_without
 
 from bulkformer_tl._vocabulary import GeneVocabulary, load_vocabulary
 from bulkformer_tl.models._mini import MiniConfig, MiniNetwork
+from bulkformer_tl.models._neighbour_model import pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from bulkformer_tl.models import BulkFormer
+
 logger = logging.getLogger("mini")
 
-N_FACTORS, N_SCORES = 512, 256
-NEIGHBOURS, THRESHOLD = 20, 0.4
-RATES = (0.05, 0.15, 0.3, 0.5, 0.7, 0.9)
+N_FACTORS, N_SCORES = 1000, 256
+NEIGHBOURS, THRESHOLD = 10, 0.4
+RATES = (0.15, 0.5, 0.9)
 STEPS, BATCH, LEARNING_RATE, SAVE_EVERY = 200, 4, 2e-3, 50
+#: Noise of a gene, as a multiple of the geometric mean of its residuals.
+NOISE_FACTOR = 2.0
 #: Weight of the likelihood of the deviations beside the squared error of the means.
 NLL_WEIGHT = 0.3
 SEED = 0
@@ -56,6 +66,7 @@ class Workshop:
         self.expression, self.table = corpus.expression, corpus.table
         self.folds = self.table["fold"].to_numpy()
         self.files = self.table["file"].to_numpy()
+        self._tuned: dict[tuple[int, int], MiniNetwork] = {}
 
     def rows(self, without: Sequence[int]) -> NDArray[np.int64]:
         """Return the samples outside the folds."""
@@ -69,9 +80,22 @@ class Workshop:
         """Return the factor model fitted without some folds."""
         path = self.stage("factors", without, ".npz")
         if not path.exists():
-            logger.info("fitting factors without folds %s", without)
-            fit(self.expression[self.rows(without)], N_FACTORS).save(path)
+            self._fit_linear(without)
         return Factors.read(path)
+
+    def neighbours(self, *without: int) -> Neighbours:
+        """Return the regressions on neighbours fitted without some folds."""
+        path = self.stage("neighbours", without, ".npz")
+        if not path.exists():
+            self._fit_linear(without)
+        return Neighbours.read(path)
+
+    def _fit_linear(self, without: Sequence[int]) -> None:
+        logger.info("fitting factors and neighbours without folds %s", without)
+        values = self.expression[self.rows(without)]
+        completed = factors.complete(values)
+        factors.fit(values, N_FACTORS, completed=completed).save(self.stage("factors", without, ".npz"))
+        neighbours.fit(completed[1]).save(self.stage("neighbours", without, ".npz"))
 
     def graph(self, *without: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the co-expression graph of the samples outside some folds."""
@@ -82,22 +106,60 @@ class Workshop:
         return tuple(torch.load(path, weights_only=True))
 
     def bank(self, without: tuple[int, ...], fold: int, rates: Sequence[float] = RATES) -> Bank:
-        """Return masked samples of one fold as factor models that know neither it nor other folds predict them."""
+        """Return masked samples of one fold as linear models that know neither it nor other folds predict them."""
         rows = np.flatnonzero(self.folds == fold)
-        return make_bank(self.expression, rows, self.files, self.factors(*{*without, fold}), rates, seed=SEED)
+        return make_bank(self.expression, rows, self.files, self.linear(*{*without, fold}), rates, seed=SEED)
 
-    def network(self, *without: int) -> MiniNetwork:
+    def linear(self, *without: int) -> tuple[Factors, Neighbours]:
+        """Return both linear models fitted without some folds."""
+        return self.factors(*without), self.neighbours(*without)
+
+    def network(self, *without: int, seed: int = SEED) -> MiniNetwork:
         """Return the network trained without some folds, shrinkage and calibration still at 1."""
-        path = self.stage("network", without, ".pt")
-        network = new_network(self.factors(*without), self.graph(*without))
+        path = self.stage("network" if seed == SEED else f"network-seed{seed}", without, ".pt")
+        network = new_network(self.linear(*without), self.graph(*without), seed)
         inner = [fold for fold in range(5) if fold not in without]
         if not path.exists():
             logger.info("making banks of folds %s without %s", inner, without)
             banks = [self.bank(without, fold) for fold in inner]
+            share = np.mean([bank.neighbour_share() for bank in banks], axis=0)
+            banks = [bank.mixed(share) for bank in banks]
+            network.neighbour_share.copy_(torch.from_numpy(share))
             network.unseen.copy_(torch.from_numpy(unseen_variance(banks)))
-            train(network, banks, path)
+            network.factors.noise.copy_(noise(self.factors(*without), network.unseen))
+            network.factors.forget()
+            logger.info("neighbours weigh %s", share)
+            train(network, banks, path, seed)
         network.load_state_dict(torch.load(path, weights_only=True))
         return network.eval()
+
+    def tuned(self, fold: int, *, seed: int = SEED) -> MiniNetwork:
+        """Return the network trained without a fold; what is left to choose was chosen on the other folds."""
+        network = self.network(fold, seed=seed)
+        apply(network, [tuning_without(self, other) for other in range(5) if other != fold])
+        return network
+
+    @torch.inference_mode()
+    def predict(
+        self, fold: int, values: NDArray[np.float32], visible: NDArray[np.bool_], *, seed: int = SEED
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Predict samples of a left-out fold that show the same genes: means and deviations, both (n, G)."""
+        if (fold, seed) not in self._tuned:
+            self._tuned[fold, seed] = self.tuned(fold, seed=seed)
+        network = self._tuned[fold, seed]
+        observed, parts = torch.from_numpy(visible)[None], []
+        for row in values:
+            shown = torch.from_numpy(np.nan_to_num(row))[None]
+            vectors = network(shown, observed)
+            parts.append((network.predict(vectors, shown, observed), network.deviation(vectors, shown, observed)))
+        mean, deviation = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+        return mean.clip(min=0), deviation
+
+    def model(self, fold: int, *, seed: int = SEED) -> BulkFormer:
+        """Return the model that never saw a fold, as a user would load it."""
+        from bundle import as_model
+
+        return as_model(self, self.tuned(fold, seed=seed), self.graph(fold))
 
 
 def coexpression(values: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,22 +189,26 @@ def coexpression(values: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tenso
     return torch.stack([torch.cat(receivers), torch.cat(senders)]).int(), torch.cat(weights).half()
 
 
-def new_network(factors: Factors, graph: tuple[torch.Tensor, torch.Tensor]) -> MiniNetwork:
-    """Build the network around a factor model; gene vectors start as scaled loadings."""
-    torch.manual_seed(SEED)
-    network = MiniNetwork(MiniConfig(n_genes=len(factors.mean), n_factors=N_FACTORS, n_scores=N_SCORES))
-    network.mean.copy_(torch.from_numpy(factors.mean))
-    network.loadings.copy_(torch.from_numpy(factors.loadings))
-    network.variances.copy_(torch.from_numpy(factors.variances))
-    network.noise.copy_(torch.from_numpy(factors.noise))
-    width = network.config.context
-    vectors = factors.loadings[:, :width] * np.sqrt(factors.variances[:width])
-    with torch.no_grad():
-        network.gene_embedding.weight.copy_(torch.from_numpy(vectors / vectors.std(axis=0)))
-    # trained gene vectors learn what is peculiar to the training studies, which made unseen ones worse
-    network.gene_embedding.weight.requires_grad_(requires_grad=False)
+def new_network(linear: tuple[Factors, Neighbours], graph: tuple[torch.Tensor, torch.Tensor], seed: int) -> MiniNetwork:
+    """Build the network around both linear models."""
+    torch.manual_seed(seed)
+    factors, neighbours = linear
+    packed = pack(torch.from_numpy(neighbours.genes), torch.from_numpy(neighbours.weights))
+    sizes = {"n_genes": len(factors.mean), "n_factors": N_FACTORS, "n_scores": N_SCORES}
+    network = MiniNetwork(MiniConfig(**sizes, n_entries=len(packed["codes"])))
+    fitted = (factors.mean, factors.loadings, factors.variances, factors.noise)
+    network.factors.set_model(*(torch.from_numpy(part) for part in fitted))
+    network.neighbours.set_packed(**packed)
     network.set_graph(*graph)
     return network
+
+
+def noise(factors: Factors, unseen: torch.Tensor) -> torch.Tensor:
+    """Weigh genes by what the factors leave of them in studies that were fitted and in studies that were not, (G,).
+
+    The geometric mean of both, which on left-out studies did better than either.
+    """
+    return NOISE_FACTOR * (torch.from_numpy(factors.noise) / FITTED_FACTOR * unseen.clamp(min=LEAST_NOISE)).sqrt()
 
 
 def unseen_variance(banks: Sequence[Bank]) -> NDArray[np.float32]:
@@ -153,8 +219,8 @@ def unseen_variance(banks: Sequence[Bank]) -> NDArray[np.float32]:
     return np.where(seen.any(axis=0), mean, np.nanmedian(errors)).astype(np.float32)
 
 
-def train(network: MiniNetwork, banks: Sequence[Bank], path: Path) -> None:
-    """Train the encoder on the residuals of cross-fitted factor models; goes on from ``<path>.part`` if it is there.
+def train(network: MiniNetwork, banks: Sequence[Bank], path: Path, seed: int) -> None:
+    """Train the encoder on the residuals of cross-fitted linear models; goes on from ``<path>.part`` if it is there.
 
     Parameters
     ----------
@@ -164,6 +230,8 @@ def train(network: MiniNetwork, banks: Sequence[Bank], path: Path) -> None:
         Masked samples to train on.
     path
         Where to write the state dict.
+    seed
+        Order of samples and masks.
     """
     optimiser = torch.optim.AdamW(
         [p for p in network.parameters() if p.requires_grad], lr=LEARNING_RATE, weight_decay=0.01
@@ -182,11 +250,12 @@ def train(network: MiniNetwork, banks: Sequence[Bank], path: Path) -> None:
     network.train()
     for step in range(start, STEPS):
         # one generator per step, so that a resumed run draws what an uninterrupted one does
-        rng = np.random.default_rng([SEED, step])
+        rng = np.random.default_rng([seed, step])
         chosen = rng.choice(len(weight), BATCH, p=weight / weight.sum())
         drawn = [banks[owner[i]].draw(local[i], rng) for i in chosen]
-        values, visible, hidden, mean, spread = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
-        correction, log_scale = network.correct(vectors := network.contextualise(values, visible, mean, spread))
+        values, visible, hidden, *linear = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
+        correction, log_scale = network.correct(vectors := network.contextualise(values, visible, *linear))
+        mean = linear[0]
         error = (values - mean - correction)[hidden]
         log_deviation = (vectors[..., 1] + log_scale)[hidden]
         likelihood = (0.5 * error.detach().square() * (-2 * log_deviation).exp() + log_deviation).mean()
@@ -198,7 +267,9 @@ def train(network: MiniNetwork, banks: Sequence[Bank], path: Path) -> None:
         schedule.step()
         if step % 10 == 0:
             base = float((values - mean)[hidden].square().mean())
-            logger.info("step %d squared error %.4f, factors alone %.4f", step, float(error.square().mean()), base)
+            logger.info(
+                "step %d squared error %.4f, linear models alone %.4f", step, float(error.square().mean()), base
+            )
         if (step + 1) % SAVE_EVERY == 0:
             state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
             _save(state | {"schedule": schedule.state_dict(), "step": step + 1}, part)
@@ -218,7 +289,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the cohorts")
     parser.add_argument("--out", type=Path, required=True, help="folder of the stages and of the result")
     parser.add_argument("--evaluate", action="store_true", help="print the table of left-out studies")
-    parser.add_argument("--folds", type=int, nargs="+", default=[0, 2], help="folds to leave out with --evaluate")
+    parser.add_argument(
+        "--folds", type=int, nargs="+", default=list(range(5)), help="folds to leave out with --evaluate"
+    )
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
