@@ -112,7 +112,7 @@ def complete(values: Floats, *, rounds: int = 3) -> tuple[Floats, Floats]:
     return mean.astype(np.float32), centred
 
 
-def fit(values: Floats, n_factors: int, *, completed: tuple[Floats, Floats] | None = None) -> Factors:
+def fit(values: Floats, n_factors: int) -> Factors:
     """Fit the factor model.
 
     Parameters
@@ -121,14 +121,12 @@ def fit(values: Floats, n_factors: int, *, completed: tuple[Floats, Floats] | No
         ln(TPM+1), (N, G), ``NaN`` where missing.
     n_factors
         Number of factors K.
-    completed
-        What :func:`complete` made of the values; ``None`` computes it.
 
     Returns
     -------
     The model, float32; the noise comes from what the factors leave of the measured entries.
     """
-    mean, centred = complete(values) if completed is None else completed
+    mean, centred = complete(values)
     observed = ~np.isnan(values)
     loadings, variances = _principal_axes(centred, n_factors)
     residual = np.where(observed, centred - (centred @ loadings) @ loadings.T, 0)

@@ -80,22 +80,18 @@ class Workshop:
         """Return the factor model fitted without some folds."""
         path = self.stage("factors", without, ".npz")
         if not path.exists():
-            self._fit_linear(without)
+            logger.info("fitting factors without folds %s", without)
+            factors.fit(self.expression[self.rows(without)], N_FACTORS).save(path)
         return Factors.read(path)
 
     def neighbours(self, *without: int) -> Neighbours:
         """Return the regressions on neighbours fitted without some folds."""
         path = self.stage("neighbours", without, ".npz")
         if not path.exists():
-            self._fit_linear(without)
+            logger.info("fitting neighbours without folds %s", without)
+            values = self.expression[self.rows(without)]
+            neighbours.fit(np.nan_to_num(values - self.factors(*without).mean)).save(path)
         return Neighbours.read(path)
-
-    def _fit_linear(self, without: Sequence[int]) -> None:
-        logger.info("fitting factors and neighbours without folds %s", without)
-        values = self.expression[self.rows(without)]
-        completed = factors.complete(values)
-        factors.fit(values, N_FACTORS, completed=completed).save(self.stage("factors", without, ".npz"))
-        neighbours.fit(completed[1]).save(self.stage("neighbours", without, ".npz"))
 
     def graph(self, *without: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the co-expression graph of the samples outside some folds."""

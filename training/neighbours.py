@@ -71,7 +71,7 @@ def fit(deviations: Floats, n_neighbours: int = N_NEIGHBOURS) -> Neighbours:
     Parameters
     ----------
     deviations
-        ln(TPM+1) less the gene's mean, complete, (N, G), float32.
+        ln(TPM+1) less the gene's mean, (N, G), float32; zero where missing.
     n_neighbours
         Neighbours k of each gene.
 
