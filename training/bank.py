@@ -79,28 +79,19 @@ class Bank:
         mean, gap = block.mean[place].astype(np.float32), block.gap[place].astype(np.float32)
         return np.nan_to_num(self.expression[row]), block.visible, block.hidden, mean, gap, block.spread
 
-    def neighbour_share(self) -> NDArray[np.float64]:
-        """Return weight of the neighbours where nothing is visible, and its gain up to where all is: least squares.
-
-        The files weigh alike; shares of visible genes run over the vocabulary.
-        """
-        moments, target = np.zeros((2, 2)), np.zeros(2)
+    def neighbour_share(self) -> float:
+        """Return the share of the neighbours in the mean of both models that errs least; the files weigh alike."""
+        above, below = 0.0, 0.0
         for block in self.blocks:
-            truth = self.expression[block.rows][:, block.hidden]
+            error = (self.expression[block.rows] - block.mean)[:, block.hidden]
             gap = block.gap[:, block.hidden].astype(np.float32)
-            basis = np.array([1.0, block.visible.mean()])
-            moments += np.outer(basis, basis) * float((gap**2).mean())
-            target += basis * float((gap * (truth - block.mean[:, block.hidden])).mean())
-        return np.linalg.solve(moments, target)
+            above += float((gap * error).mean())
+            below += float((gap**2).mean())
+        return above / below
 
-    def mixed(self, share: NDArray[np.float64]) -> Bank:
+    def mixed(self, share: float) -> Bank:
         """Return the bank with the weighted mean of both models in place of the factor model's."""
-        blocks = [
-            replace(
-                block, mean=(block.mean + (share[0] + share[1] * block.visible.mean()) * block.gap).astype(np.float16)
-            )
-            for block in self.blocks
-        ]
+        blocks = [replace(block, mean=(block.mean + share * block.gap).astype(np.float16)) for block in self.blocks]
         return replace(self, blocks=blocks)
 
     def file_errors(self) -> Iterator[NDArray[np.float32]]:

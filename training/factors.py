@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -55,6 +56,12 @@ class Factors:
         """Read an ``npz`` file."""
         return cls(**np.load(path))
 
+    @cached_property
+    def gram(self) -> Floats:
+        """Products of the loadings in units of each gene's noise, (K, K)."""
+        whitened = self.loadings / np.sqrt(self.noise[:, None])
+        return whitened.T @ whitened
+
     def leading(self, n_factors: int) -> Factors:
         """Return the model of the first factors; the others become noise."""
         rest = self.loadings[:, n_factors:] ** 2 @ self.variances[n_factors:]
@@ -77,7 +84,12 @@ class Factors:
         Posterior means, (n, G), and the variance that the factors leave at hidden genes, (G,), zero at visible ones.
         """
         scaled = self.loadings[visible] / self.noise[visible, None]
-        precision = (scaled.T @ self.loadings[visible]).astype(np.float64)
+        if visible.mean() > 0.5:
+            # cheaper than a sum over the visible genes
+            rest = self.loadings[~visible] / np.sqrt(self.noise[~visible, None])
+            precision = (self.gram - rest.T @ rest).astype(np.float64)
+        else:
+            precision = (scaled.T @ self.loadings[visible]).astype(np.float64)
         precision[np.diag_indices_from(precision)] += 1 / self.variances
         factor = cho_factor(precision, lower=True)
         scores = cho_solve(factor, ((values[:, visible] - self.mean[visible]) @ scaled).T.astype(np.float64)).T

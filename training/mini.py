@@ -45,6 +45,8 @@ NOISE_FACTOR = 2.0
 #: Weight of the likelihood of the deviations beside the squared error of the means.
 NLL_WEIGHT = 0.3
 SEED = 0
+#: Samples of each file that the encoder may learn from.
+PER_FILE = 32
 
 
 class Workshop:
@@ -103,7 +105,13 @@ class Workshop:
 
     def bank(self, without: tuple[int, ...], fold: int, rates: Sequence[float] = RATES) -> Bank:
         """Return masked samples of one fold as linear models that know neither it nor other folds predict them."""
-        rows = np.flatnonzero(self.folds == fold)
+        own = np.flatnonzero(self.folds == fold)
+        # few files hold more, and training draws 800 samples
+        rows = [
+            np.random.default_rng(SEED).permutation(own[self.files[own] == file])[:PER_FILE]
+            for file in np.unique(self.files[own])
+        ]
+        rows = np.sort(np.concatenate(rows))
         return make_bank(self.expression, rows, self.files, self.linear(*{*without, fold}), rates, seed=SEED)
 
     def linear(self, *without: int) -> tuple[Factors, Neighbours]:
@@ -118,13 +126,13 @@ class Workshop:
         if not path.exists():
             logger.info("making banks of folds %s without %s", inner, without)
             banks = [self.bank(without, fold) for fold in inner]
-            share = np.mean([bank.neighbour_share() for bank in banks], axis=0)
+            share = float(np.mean([bank.neighbour_share() for bank in banks]))
             banks = [bank.mixed(share) for bank in banks]
-            network.neighbour_share.copy_(torch.from_numpy(share))
+            network.neighbour_share.fill_(share)
             network.unseen.copy_(torch.from_numpy(unseen_variance(banks)))
             network.factors.noise.copy_(noise(self.factors(*without), network.unseen))
             network.factors.forget()
-            logger.info("neighbours weigh %s", share)
+            logger.info("neighbours weigh %.3f", share)
             train(network, banks, path, seed)
         network.load_state_dict(torch.load(path, weights_only=True))
         return network.eval()

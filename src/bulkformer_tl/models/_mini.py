@@ -70,8 +70,7 @@ class MiniNetwork(Encoder):
         self.calibration: Tensor
         # residual variance in studies that were not fitted; the factors' ``noise`` only weighs the genes
         self.register_buffer("unseen", torch.ones(genes))
-        # weight of the neighbours in the mean of both: where nothing is measured, and what it gains up to where all is
-        self.register_buffer("neighbour_share", torch.zeros(2))
+        self.register_buffer("neighbour_share", torch.zeros(()))
         self.register_buffer("shrinkage", torch.ones(()))
         self.register_buffer("calibration", torch.ones(()))
         self.gene_vectors: Tensor | None
@@ -115,7 +114,7 @@ class MiniNetwork(Encoder):
         observed genes, where it is small beside the noise.
         """
         mean, gap, spread = self.linear(values, observed)
-        return self.mix(mean, gap, observed), spread
+        return mean + self.neighbour_share * gap, spread
 
     def linear(self, values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the factor model's mean, how far the neighbours' is from it, and the variance at hidden genes."""
@@ -124,15 +123,10 @@ class MiniNetwork(Encoder):
         complete = torch.where(observed, values, mean) - self.factors.mean
         return mean, self.factors.mean + self.neighbours(complete) - mean, spread
 
-    def mix(self, mean: Tensor, gap: Tensor, observed: Tensor) -> Tensor:
-        """Return the weighted mean of both models; the neighbours weigh more where more is measured."""
-        visible = observed.float().mean(dim=1, keepdim=True)
-        return mean + (self.neighbour_share[0] + self.neighbour_share[1] * visible) * gap
-
     def forward(self, values: Tensor, observed: Tensor) -> Tensor:
         """Return gene vectors (N, G, D) of samples (N, G)."""
         mean, gap, spread = self.linear(values, observed)
-        return self.contextualise(values, observed, self.mix(mean, gap, observed), gap, spread)
+        return self.contextualise(values, observed, mean + self.neighbour_share * gap, gap, spread)
 
     def contextualise(self, values: Tensor, observed: Tensor, mean: Tensor, gap: Tensor, spread: Tensor) -> Tensor:
         """Return gene vectors (N, G, D) given what linear models say of the samples.
