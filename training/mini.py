@@ -39,7 +39,7 @@ logger = logging.getLogger("mini")
 N_FACTORS, N_SCORES = 1000, 256
 NEIGHBOURS, THRESHOLD = 10, 0.4
 RATES = (0.15, 0.5, 0.9)
-STEPS, BATCH, LEARNING_RATE, SAVE_EVERY = 200, 4, 2e-3, 50
+STEPS, BATCH, LEARNING_RATE, SAVE_EVERY = 80, 4, 2e-3, 20
 #: Noise of a gene, as a multiple of the geometric mean of its residuals.
 NOISE_FACTOR = 2.0
 #: Weight of the likelihood of the deviations beside the squared error of the means.
