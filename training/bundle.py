@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import corpus as corpora
 import numpy as np
 import pandas as pd
+from probe import render_probe
+from scores import markdown, render
 from tuning import apply, tuning_without
 
 from bulkformer_tl.models import BulkFormer, convert
@@ -80,15 +82,13 @@ def _add_mean(folder: Path, workshop: Workshop) -> None:
 
 def card(workshop: Workshop) -> str:
     """Return the card: ``mini_card.md`` with the tables of the last evaluation and the list of source files."""
-    scores = pd.read_csv(RESULTS / "mini.csv")
-    probe = pd.read_csv(RESULTS / "mini_probe.csv").drop(columns=["file", "label", "majority"])
     text = CARD.read_text(encoding="utf-8")
     for mark, table in {
-        "scores": scores.assign(hidden=[f"{share:.0%}" for share in scores["hidden"]]),
-        "probe": probe.mean().round(3).to_frame().T,
-        "sources": _sources(workshop),
+        "scores": render(pd.read_csv(RESULTS / "mini.csv")),
+        "probe": render_probe(pd.read_csv(RESULTS / "mini_probe.csv")),
+        "sources": markdown(_sources(workshop)),
     }.items():
-        text = text.replace(f"<!-- {mark} -->", _markdown(table))
+        text = text.replace(f"<!-- {mark} -->", table)
     return text
 
 
@@ -99,9 +99,3 @@ def _sources(workshop: Workshop) -> pd.DataFrame:
     table["file"] = [f"`{file}`" for file in table["file"]]
     names = ["file", "samples", "unit", "missing", "original", "source", "licence"]
     return table[names].rename(columns={"missing": "genes missing"})
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    cells = table.astype(object).where(table.notna(), "").astype(str)
-    rows = [list(table.columns), ["---"] * table.shape[1], *cells.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)

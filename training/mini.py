@@ -303,14 +303,16 @@ def main() -> None:
     workshop = Workshop(arguments.data, arguments.out)
     if arguments.evaluate:
         from evaluation import evaluate
-        from probe import probe
+        from probe import probe, render_probe
+        from scores import render
 
-        for name, table in {
-            "mini": evaluate(workshop, arguments.folds),
-            "mini_probe": probe(workshop, arguments.data, range(5)),
-        }.items():
-            print(table.to_string(index=False))
+        for name, make, show in (
+            ("mini", lambda: evaluate(workshop, arguments.folds), render),
+            ("mini_probe", lambda: probe(workshop, arguments.data, arguments.folds), render_probe),
+        ):
+            table = make()
             table.to_csv(arguments.out / f"{name}.csv", index=False)
+            print(show(table))
     else:
         from bundle import write_bundle
 
