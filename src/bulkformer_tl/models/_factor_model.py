@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bulkformer_tl.models._layers import drop_when_loaded
+
 
 class FactorModel(nn.Module):
     """x = mean + loadings z + noise, with z ~ N(0, variances) and independent noise of each gene.
@@ -40,7 +42,7 @@ class FactorModel(nn.Module):
         for name in ("whitened", "gram"):
             self.register_buffer(name, None, persistent=False)
         self._solved: tuple[Tensor, Tensor, Tensor] | None = None
-        self.register_load_state_dict_post_hook(lambda module, _: module.forget())
+        drop_when_loaded(self)
 
     def set_model(self, mean: Tensor, loadings: Tensor, variances: Tensor, noise: Tensor) -> None:
         """Take over a fitted model: means (G,), loadings (G, K), variances (K,), noise variances (G,)."""
@@ -58,7 +60,8 @@ class FactorModel(nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         # what was solved lies on the old device
         self._solved = None
-        return super()._apply(*args, **kwargs)
+        untyped: Any = super()
+        return untyped._apply(*args, **kwargs)
 
     @property
     def loadings(self) -> Tensor:

@@ -44,6 +44,12 @@ class ValueEncoding(nn.Module):
         return encoded.masked_fill(~observed[..., None], 0.0)
 
 
+def drop_when_loaded(module: nn.Module) -> None:
+    """Have a module call its ``forget()`` whenever new weights are loaded into it."""
+    untyped: Any = module
+    untyped.register_load_state_dict_post_hook(lambda loaded, _: loaded.forget())
+
+
 class Encoder(nn.Module):
     """What all networks share: a configuration and a gene graph.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bulkformer_tl.models._factor_model import FactorModel
-from bulkformer_tl.models._layers import Encoder, GraphPerformer, ValueEncoding
+from bulkformer_tl.models._layers import Encoder, GraphPerformer, ValueEncoding, drop_when_loaded
 from bulkformer_tl.models._neighbour_model import NeighbourModel
 
 
@@ -75,7 +75,7 @@ class MiniNetwork(Encoder):
         self.register_buffer("calibration", torch.ones(()))
         self.gene_vectors: Tensor | None
         self.register_buffer("gene_vectors", None, persistent=False)
-        self.register_load_state_dict_post_hook(lambda module, _: module.forget())
+        drop_when_loaded(self)
         self.value_encoding = ValueEncoding(width, persistent=False)
         self.signal = nn.Linear(5, width)
         self.sample = nn.Linear(config.n_global + 2, width)

@@ -7,6 +7,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from bulkformer_tl.models._layers import drop_when_loaded
+
 #: Largest step between two neighbours that one byte holds.
 _STEP = 255
 
@@ -39,7 +41,7 @@ class NeighbourModel(nn.Module):
         self.weights: Tensor | None
         for name in ("columns", "weights"):
             self.register_buffer(name, None, persistent=False)
-        self.register_load_state_dict_post_hook(lambda module, _: module.forget())
+        drop_when_loaded(self)
 
     def set_packed(self, counts: Tensor, steps: Tensor, codes: Tensor, scale: Tensor) -> None:
         """Take over what :func:`pack` made."""
