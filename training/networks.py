@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Hidden units of the autoencoder: in and out together as many weights as 500 factors have loadings, twice.
 WIDTH = 500
-STEPS, BATCH, LEARNING_RATE, CHECK_EVERY = 300, 64, 1e-3, 25
+STEPS, BATCH, LEARNING_RATE, CHECK_EVERY = 400, 64, 1e-3, 25
 #: Shares hidden in training: between these.
 LOW, HIGH = 0.05, 0.9
 #: Training samples that fit the read-out of the untrained encoder, and the penalties it chooses from.
@@ -49,7 +49,7 @@ def imputed(model: BulkFormer) -> Predictor:
 def autoencoder(training: Training) -> Predictor:
     """Train a denoising autoencoder: a fresh random share hidden in each sample, squared error at measured entries.
 
-    300 steps of 64 samples on all but the inner studies; of the states after every 25 steps the one that predicts the
+    400 steps of 64 samples on all but the inner studies; of the states after every 25 steps the one that predicts the
     inner studies best is kept.
     """
     mean = torch.from_numpy(training.mean.astype(np.float32))
@@ -89,7 +89,9 @@ def autoencoder(training: Training) -> Predictor:
 def _given(centred: torch.Tensor) -> torch.Tensor:
     """Return the network's input: zero where not visible, scaled up by the share that is, and that share."""
     share = (~centred.isnan()).float().mean(dim=1, keepdim=True)
-    return torch.cat([centred.nan_to_num() / share.clamp(min=1e-3), share], dim=1)
+    # at their own size, thousands of inputs make steps that unseen studies pay for
+    size = centred.shape[1] ** 0.5 / 8
+    return torch.cat([centred.nan_to_num() / (size * share.clamp(min=1e-3)), share], dim=1)
 
 
 def untrained_encoder(model: BulkFormer, training: Training) -> Predictor:
