@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument(
         "--folds", type=int, nargs="+", default=list(range(5)), help="folds to leave out with --evaluate"
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
