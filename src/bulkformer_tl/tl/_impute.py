@@ -208,8 +208,9 @@ def _warn_missing(given: ModelInput, values: NDArray[np.floating]) -> None:
     trained = given.model.trained_missing
     if trained is None:
         return
-    observed = (~np.isnan(values[:, given.match.in_vocabulary])).sum(axis=1)
-    missing = 1 - observed / len(given.match.columns)
+    n_genes = len(given.match.columns)
+    # counted, because 1 - 0.95 is not 0.05 in floating point
+    missing = (n_genes - (~np.isnan(values[:, given.match.in_vocabulary])).sum(axis=1)) / n_genes
     missing = missing[missing > 0]
     outside = (missing < trained[0]) | (missing > trained[1])
     if outside.any():
