@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.floating]
+
+logger = logging.getLogger("mini")
 
 LABELS = ("disease", "treatment", "cancer_type", "tissue", "subtype", "cms", "cell_type", "group")
 UNKNOWN = ("", "nan", "none given")
@@ -177,7 +180,12 @@ def _mixing(studies: Sequence[Study], vectors: Mapping[str, Floats]) -> Iterator
     chosen = [study.of(list(counts.index[counts > 1])) for study in related]
     rows, labels = (np.concatenate([getattr(study, part) for study in chosen]) for part in ("rows", "labels"))
     files = np.repeat([study.file for study in chosen], [len(study.rows) for study in chosen])
-    found = {name: metrics.batch_mixing(points[rows], labels, files) for name, points in vectors.items()}
+    try:
+        found = {name: metrics.batch_mixing(points[rows], labels, files) for name, points in vectors.items()}
+    except ValueError as error:
+        # too few samples of a label in each file for one of the scores
+        logger.info("mixing of %d files is not scored: %s", len(chosen), error)
+        return
     for score in found["mini"]:
         yield {
             "kind": "mixing",
