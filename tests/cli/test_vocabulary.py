@@ -51,8 +51,7 @@ def test_refused(run, counts, folder, words, code, message):
 
 
 def test_duplicates_are_merged_when_asked(run, table, folder):
-    table.columns = [*table.columns[:-1], f"{table.columns[0]}.7"]
-    table.to_csv("twice.csv")
+    table.set_axis([*table.columns[:-1], f"{table.columns[0]}.7"], axis=1).to_csv("twice.csv")
     ended = run("vocabulary", "twice.csv", "--counts", "-o", "genes.csv")
     assert ended.code == 3
     assert "pass --merge-duplicates" in ended.err
