@@ -1,7 +1,7 @@
 """Is the blend of ``tl.impute`` worse than the best simple method on real cohorts?
 
 ``python benchmarks/imputation.py`` prints Markdown tables; ``--left-out <folder>`` takes, instead of the model that
-ships, the factor models that ``training/mini.py --evaluate`` fitted without each cohort's fold. Needs the cohorts: set
+ships, the models that ``training/mini.py --evaluate`` made without each cohort's fold. Needs the cohorts: set
 ``BULKFORMER_TL_DATA`` to their folder.
 """
 
@@ -30,7 +30,7 @@ MAX_SAMPLES, PANEL = 40, 1000
 RATES = (0.15, 0.5, 0.9)
 SIMPLE = ("gene_mean", "knn", "pca", "factor_analysis")
 SEEN = "`bulkformer-mini` was pretrained on these very cohorts, which favours it, blended or alone."
-LEFT_OUT = "The model is the factor model of `bulkformer-mini` fitted without the cohort's fold, so no cohort was seen."
+LEFT_OUT = "`bulkformer-mini` was made anew without the cohort's fold of `training/splits.yaml`."
 
 
 def read(folder: Path, name: str) -> ad.AnnData:
@@ -47,25 +47,12 @@ def read(folder: Path, name: str) -> ad.AnnData:
     return aligned
 
 
-def left_out(stages: Path, fold: int) -> bf.models.BulkFormer:
-    """Build the model around the factor model that was fitted without a fold; its encoder corrects nothing."""
+def left_out(folder: Path, stages: Path, fold: int) -> bf.models.BulkFormer:
+    """Return the model that was made without a fold."""
     sys.path.insert(0, str(ROOT / "training"))
-    from factors import Factors
-    from mini import new_network
+    from mini import Workshop
 
-    model = bf.models.load("bulkformer-mini")
-    network = new_network(Factors.read(stages / f"factors-without{fold}.npz"), model.graph)
-    # errors at hidden genes of studies that were not fitted
-    network.unseen.copy_(model.network.unseen)
-    facts: dict[str, Any] = {"family": model.family, "denominator": model.denominator, "name": "without the fold"}
-    return bf.models.BulkFormer(
-        network,
-        model.vocabulary,
-        graph=model.graph,
-        default_pooling=model.default_pooling,
-        trained_missing=model.trained_missing,
-        **facts,
-    )
+    return Workshop(folder, stages).model(fold)
 
 
 def score(adata: ad.AnnData, model: Any) -> dict[str, pd.DataFrame]:
@@ -110,14 +97,14 @@ def main() -> None:
     parser.add_argument("--left-out", type=Path, help="folder of the stages of training/mini.py")
     arguments = parser.parse_args()
     folder = Path(os.environ["BULKFORMER_TL_DATA"])
-    corpus = yaml.safe_load((ROOT / "training" / "corpus.yaml").read_text(encoding="utf-8"))
-    folds = {entry["file"].removesuffix(".h5ad"): entry["fold"] for entry in corpus}
+    splits = yaml.safe_load((ROOT / "training" / "splits.yaml").read_text(encoding="utf-8"))
+    folds = {entry["file"].removesuffix(".h5ad"): entry["fold"] for entry in splits}
     print(f"# Imputation\n\n{SEEN if arguments.left_out is None else LEFT_OUT}\n")
     lost = 0
     for name in arguments.cohorts:
         start = time.perf_counter()
         adata = read(folder, name)
-        model = "bulkformer-mini" if arguments.left_out is None else left_out(arguments.left_out, folds[name])
+        model = "bulkformer-mini" if arguments.left_out is None else left_out(folder, arguments.left_out, folds[name])
         text, here = report(name, adata, score(adata, model), time.perf_counter() - start)
         lost += here
         print(text, flush=True)
