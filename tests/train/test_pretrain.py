@@ -109,6 +109,8 @@ def test_model_is_used_like_any_other(short, studies):
     assert adata.obsm["X_bulkformer"].shape == (20, 16)
 
 
+# JAX, which scib-metrics loads in other tests, warns of every fork; the workers never touch it
+@pytest.mark.filterwarnings("ignore:os.fork")
 def test_files_and_workers_change_nothing(short, files, config, given, tmp_path):
     model, out = short
     again = bf.train.pretrain(files[::-1], config(), out=tmp_path / "tiny", workers=1, **given)
