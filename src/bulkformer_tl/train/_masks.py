@@ -42,7 +42,7 @@ class Masking:
     kinds
         How genes are chosen, and how often: ``"entry"`` anew in each sample; ``"gene"`` the same genes in all samples
         of a step; ``"balanced"`` with a share ``nonzero`` of genes that are not zero
-        (:func:`~bulkformer_tl.encodings.hide_balanced`); ``"panel"`` all genes outside one of ``panels``, whatever the
+        (``hide_balanced``); ``"panel"`` all genes outside one of ``panels``, whatever the
         fraction.
     nonzero
         For ``"balanced"``: share of the hidden genes that are not zero.
