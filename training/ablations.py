@@ -2,7 +2,8 @@
 
 ``python training/ablations.py --data $BULKFORMER_TL_DATA --out build/mini`` prints the table and writes
 ``ablations.csv`` and ``scaling.png`` to the folder, in which it shares the linear models with ``mini.py``. Every
-trained network leaves its scores there, and a run that was stopped goes on from them.
+trained network leaves its scores there, and a run that was stopped goes on from them. With ``--long`` the published
+types and the full network are trained fifty times as long, and the table is ``ablations_long.csv``.
 """
 
 from __future__ import annotations
@@ -40,21 +41,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ablations")
 
 SEEDS = (0, 1)
+#: Steps of the long table, and the variants that it compares.
+LONG_STEPS = 4000
+LONG = (
+    FULL,
+    "G2 as published",
+    "G3 as published",
+    "G3, deviations from gene means",
+    "G3, low-rank context",
+    "G3, low-rank context, table of loadings",
+)
 LINEAR = "factor model and neighbours"
 
 
-def train(variant: Variant, materials: Materials, bank: Bank, seed: int) -> Contestant:
+def train(variant: Variant, materials: Materials, bank: Bank, seed: int, steps: int = STEPS) -> Contestant:
     """Train a variant on squared error at hidden genes; all variants see the same samples in the same order."""
     torch.manual_seed(seed)
     contestant = variant.build(materials).train()
     optimiser = torch.optim.AdamW(
         [part for part in contestant.parameters() if part.requires_grad], lr=LEARNING_RATE, weight_decay=0.01
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
     weights = bank.weights() / bank.weights().sum()
-    for step in range(STEPS):
+    for step in range(steps):
         rng = np.random.default_rng([seed, step])
-        rates = variant.schedule(step / STEPS)
+        rates = variant.schedule(step / steps)
         masked = replace(bank, blocks=[block for block in bank.blocks if block.rate in rates])
         drawn = [masked.draw(row, rng) for row in rng.choice(len(bank), BATCH, p=weights)]
         values, visible, hidden, *linear = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
@@ -124,12 +135,12 @@ def reference(bench: Bench) -> list[Row]:
     return [{"variant": name, "weights": 0, **score(bank, parts)} for name, (bank, parts) in rows.items()]
 
 
-def contest(bench: Bench, name: str, variant: Variant, seed: int) -> Row:
+def contest(bench: Bench, name: str, seed: int, steps: int = STEPS) -> Row:
     """Train a variant, and score it shrunk as is best on the inner fold, not at all, and as would have been best."""
     logger.info("training %s, seed %d", name, seed)
     materials, bank = bench.materials, bench.train
     start = time.process_time()
-    contestant = train(variant, materials, bank, seed)
+    contestant = train(VARIANTS[name], materials, bank, seed, steps)
     seconds = time.process_time() - start
     chosen = shrinkage(bench.choose, predict(contestant, bench.choose))
     predicted = predict(contestant, bench.score)
@@ -141,19 +152,21 @@ def contest(bench: Bench, name: str, variant: Variant, seed: int) -> Row:
     return row | {"rmse_unshrunk": scores[1]["rmse"], "rmse_best": scores[2]["rmse"], "cpu_seconds": seconds}
 
 
-def run(bench: Bench) -> pd.DataFrame:
-    """Return the scores of all variants and seeds, one row each."""
-    rows = _kept(bench, "reference", lambda: reference(bench))
-    for seed in SEEDS:
-        for name, variant in VARIANTS.items():
-            rows += _kept(bench, f"{name}-seed{seed}", lambda own=(name, variant, seed): [contest(bench, *own)])
+def run(bench: Bench, names: Sequence[str], seeds: Sequence[int], steps: int) -> pd.DataFrame:
+    """Return the scores of variants and seeds, one row each."""
+    rows = _kept(bench, "reference", steps, lambda: reference(bench))
+    for seed in seeds:
+        for name in names:
+            own = (name, seed, steps)
+            rows += _kept(bench, f"{name}-seed{seed}", steps, lambda own=own: [contest(bench, *own)])
     return pd.DataFrame(rows)
 
 
-def _kept(bench: Bench, name: str, make: Callable[[], list[Row]]) -> list[Row]:
+def _kept(bench: Bench, name: str, steps: int, make: Callable[[], list[Row]]) -> list[Row]:
     """Return the rows of one part, from the folder if they were made there at the same budget."""
-    budget = [STEPS, BATCH, N_GENES]
-    path = bench.workshop.stage(f"ablation-{re.sub(r'[^a-zA-Z0-9]+', '-', name)}", [bench.fold], ".json")
+    budget = [steps, BATCH, N_GENES]
+    part_name = f"ablation-{re.sub(r'[^a-zA-Z0-9]+', '-', name)}-{steps}"
+    path = bench.workshop.stage(part_name, [bench.fold], ".json")
     if path.exists() and (part := json.loads(path.read_text(encoding="utf-8")))["budget"] == budget:
         return part["rows"]
     rows = make()
@@ -165,7 +178,10 @@ def _kept(bench: Bench, name: str, make: Callable[[], list[Row]]) -> list[Row]:
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average over seeds: one row per variant, with the standard deviation of the error and its gain in per cent."""
+    """Average over seeds: one row per variant, with the standard deviation of the error and its gain in per cent.
+
+    One seed has no deviation.
+    """
     grouped = rows.drop(columns="seed").groupby("variant", sort=False)
     table = grouped.mean()
     linear = table.loc[LINEAR, "rmse"]
@@ -200,15 +216,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the cohorts")
     parser.add_argument("--out", type=Path, required=True, help="folder of the stages and of the result")
     parser.add_argument("--fold", type=int, default=0, choices=range(5), help="fold to leave out")
+    parser.add_argument("--long", action="store_true", help="train a few variants longer, one seed each")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
-    rows = run(Bench(Workshop(arguments.data, arguments.out), arguments.fold))
+    bench = Bench(Workshop(arguments.data, arguments.out), arguments.fold)
+    if arguments.long:
+        rows, name = run(bench, LONG, SEEDS[:1], LONG_STEPS), "ablations_long.csv"
+    else:
+        rows, name = run(bench, list(VARIANTS), SEEDS, STEPS), "ablations.csv"
+        draw_scaling(rows).figure.savefig(arguments.out / "scaling.png", dpi=150)
     table = summarise(rows)
     print(table.to_string(index=False))
-    table.to_csv(arguments.out / "ablations.csv", index=False)
-    draw_scaling(rows).figure.savefig(arguments.out / "scaling.png", dpi=150)
+    table.to_csv(arguments.out / name, index=False)
 
 
 if __name__ == "__main__":

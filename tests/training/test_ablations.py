@@ -43,8 +43,6 @@ def ablations(script, fitted, monkeypatch):
     module, bench, mini = (script(name) for name in ("ablations", "bench", "mini"))
     monkeypatch.setattr(mini.corpora, "load", lambda *_: fitted[0])
     monkeypatch.setattr(bench, "N_GENES", 90)
-    monkeypatch.setattr(module, "STEPS", 2)
-    monkeypatch.setattr(module, "SEEDS", (0,))
     return module
 
 
@@ -82,7 +80,8 @@ def test_factors_of_some_genes_say_the_same_of_them(bench, script):
 
 def test_all_rows_are_scored_and_a_stopped_run_goes_on(ablations, bench, fitted, monkeypatch):
     names = ["gene mean", "factor model", ablations.LINEAR, *ablations.VARIANTS]
-    rows = ablations.run(bench)
+    every = list(ablations.VARIANTS)
+    rows = ablations.run(bench, every, (0,), 2)
     table = ablations.summarise(rows)
     assert table["variant"].tolist() == names
     assert table[["rmse", "rmse_15", "rmse_50", "rmse_90", "r_global"]].notna().all(axis=None)
@@ -95,14 +94,13 @@ def test_all_rows_are_scored_and_a_stopped_run_goes_on(ablations, bench, fitted,
     trained = []
     contest = ablations.contest
     monkeypatch.setattr(ablations, "contest", lambda *own: trained.append(own[1]) or contest(*own))
-    (fitted[1] / "ablation-without-graph-seed0-without0.json").unlink()
-    again = ablations.run(ablations.Bench(bench.workshop, 0))
+    (fitted[1] / "ablation-without-graph-seed0-2-without0.json").unlink()
+    again = ablations.run(ablations.Bench(bench.workshop, 0), every, (0,), 2)
     assert trained == ["without graph"]
     pd.testing.assert_frame_equal(again.drop(columns="cpu_seconds"), rows.drop(columns="cpu_seconds"))
     # another budget is another table
-    monkeypatch.setattr(ablations, "STEPS", 1)
     monkeypatch.setattr(ablations, "contest", lambda *own: trained.append(own[1]) or {"rmse": 0.0})
-    ablations.run(bench)
+    ablations.run(bench, every, (0,), 1)
     assert trained[1:] == list(ablations.VARIANTS)
 
 
