@@ -2,6 +2,7 @@
 
 from bulkformer_tl.encodings._check import find_fault
 from bulkformer_tl.encodings._correlate import correlate
+from bulkformer_tl.encodings._fingerprints import morgan_fingerprints
 from bulkformer_tl.encodings._log_tpm import denominator_sums, from_log, log_tpm, per_length, to_log, tpm
 from bulkformer_tl.encodings._masks import hide_balanced, hide_share
 from bulkformer_tl.encodings._neighbours import nearest_genes
@@ -14,6 +15,7 @@ __all__ = [
     "hide_balanced",
     "hide_share",
     "log_tpm",
+    "morgan_fingerprints",
     "nearest_genes",
     "per_length",
     "to_log",
