@@ -1,14 +1,9 @@
-"""Fitted heads: kept as arrays in ``uns``, written to a folder without pickle, and read back with every check."""
+"""Fitted heads: kept as arrays in ``uns``, predicting from them, checked whenever they are read back."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +12,16 @@ import pandas as pd
 from bulkformer_tl._anndata import check_anndata, get_params
 from bulkformer_tl.tl._calibrate import sharpen
 from bulkformer_tl.tl._extract import KEPT, check_arrays, forward
+from bulkformer_tl.tl._head_files import read_head, write_head
 from bulkformer_tl.tl._samples import all_expression, embedding_params, get_representation
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Self
 
     from anndata import AnnData
     from numpy.typing import NDArray
 
-FORMAT = 1
-FACTS, ARRAYS = "head.json", "head.safetensors"
 #: What the facts say, and of which type.
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "task": str,
@@ -136,25 +131,7 @@ class Head:
         FileExistsError
             If it is there and holds something else.
         """
-        from safetensors.numpy import save
-
-        folder = Path(path)
-        if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - {FACTS, ARRAYS}):
-            message = f"{folder} exists and holds something else than a head; name another folder"
-            raise FileExistsError(message)
-        folder.mkdir(parents=True, exist_ok=True)
-        data = save({name: np.ascontiguousarray(array) for name, array in self.arrays.items()})
-        facts = {
-            "format": FORMAT,
-            "package": "bulkformer_tl",
-            "version": version("bulkformer-tl"),
-            "scikit-learn": version("scikit-learn"),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "bytes": len(data),
-            "facts": self.facts,
-        }
-        _replace(folder / ARRAYS, data)
-        _replace(folder / FACTS, json.dumps(facts, indent=1).encode())
+        write_head(path, self.facts, self.arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -176,25 +153,7 @@ class Head:
         ValueError
             If a file was cut or changed, or is no head.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        folder = Path(path)
-        for name in (FACTS, ARRAYS):
-            if not (folder / name).is_file():
-                message = f"{folder} holds no {name}; name the folder that Head.save wrote"
-                raise FileNotFoundError(message)
-        known = _read_facts(folder / FACTS)
-        data = (folder / ARRAYS).read_bytes()
-        if len(data) != known["bytes"] or hashlib.sha256(data).hexdigest() != known["sha256"]:
-            message = f"{folder / ARRAYS} is not the file that {FACTS} describes: it was cut or changed"
-            raise ValueError(message)
-        try:
-            arrays = load(data)
-        except SafetensorError as error:
-            message = f"{folder / ARRAYS} is no safetensors file: {error}"
-            raise ValueError(message) from error
-        return cls(known["facts"], arrays)
+        return cls(*read_head(path))
 
     def _matrix(self, adata: AnnData, layer: str | None) -> NDArray[np.float32]:
         genes, use_rep = self.facts["genes"], self.facts["use_rep"]
@@ -265,22 +224,6 @@ def as_entry(head: Head) -> dict[str, Any]:
     return {"facts": json.dumps(head.facts), "arrays": dict(head.arrays)}
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        message = f"{path} is no JSON: {error}"
-        raise ValueError(message) from error
-    kinds = {"format": int, "sha256": str, "bytes": int, "facts": dict}
-    if not isinstance(known, dict) or any(not isinstance(known.get(name), kind) for name, kind in kinds.items()):
-        message = f"{path} does not describe a head; it needs {sorted(kinds)}"
-        raise ValueError(message)
-    if known["format"] != FORMAT:
-        message = f"{path} has the format {known['format']}; this version reads {FORMAT}, update bulkformer-tl"
-        raise ValueError(message)
-    return known
-
-
 def _check_facts(facts: dict[str, Any]) -> None:
     wrong = [name for name, kind in FIELDS.items() if not isinstance(facts.get(name), kind)]
     if wrong or set(facts) != set(FIELDS):
@@ -303,15 +246,3 @@ def _links(kind: str, n_classes: int) -> tuple[str, ...]:
     if n_classes < 3:
         return ("sigmoid",) if n_classes else ("identity",)
     return ("softmax", "one_versus_rest")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file under another name and rename it when it is complete."""
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(data)
-        Path(unfinished).replace(path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise

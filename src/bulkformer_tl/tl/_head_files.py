@@ -1,0 +1,127 @@
+"""Fitted heads in a folder: arrays and facts, without pickle, written as a whole and read back with every check."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+FORMAT = 1
+FACTS, ARRAYS = "head.json", "head.safetensors"
+
+
+def write_head(path: str | Path, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays to ``head.safetensors`` and facts to ``head.json``, with the SHA-256 of the former.
+
+    Parameters
+    ----------
+    path
+        Folder; made if it is not there. Files of an earlier head in it are replaced.
+    facts
+        Plain values.
+    arrays
+        Weights.
+
+    Raises
+    ------
+    FileExistsError
+        If it is there and holds something else.
+    """
+    from safetensors.numpy import save
+
+    folder = Path(path)
+    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - {FACTS, ARRAYS}):
+        message = f"{folder} exists and holds something else than a head; name another folder"
+        raise FileExistsError(message)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    described = {
+        "format": FORMAT,
+        "package": "bulkformer_tl",
+        "version": version("bulkformer-tl"),
+        "scikit-learn": version("scikit-learn"),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "facts": dict(facts),
+    }
+    _replace(folder / ARRAYS, data)
+    _replace(folder / FACTS, json.dumps(described, indent=1).encode())
+
+
+def read_head(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read the facts and arrays that :func:`write_head` wrote; whether they make up a head is the caller's to check.
+
+    Parameters
+    ----------
+    path
+        The folder.
+
+    Returns
+    -------
+    Facts and arrays.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there.
+    ValueError
+        If a file was cut or changed, or is no head.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    folder = Path(path)
+    for name in (FACTS, ARRAYS):
+        if not (folder / name).is_file():
+            message = f"{folder} holds no {name}; name the folder that save() of a head wrote"
+            raise FileNotFoundError(message)
+    known = _read_facts(folder / FACTS)
+    data = (folder / ARRAYS).read_bytes()
+    if len(data) != known["bytes"] or hashlib.sha256(data).hexdigest() != known["sha256"]:
+        message = f"{folder / ARRAYS} is not the file that {FACTS} describes: it was cut or changed"
+        raise ValueError(message)
+    try:
+        arrays = load(data)
+    except SafetensorError as error:
+        message = f"{folder / ARRAYS} is no safetensors file: {error}"
+        raise ValueError(message) from error
+    return known["facts"], arrays
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        message = f"{path} is no JSON: {error}"
+        raise ValueError(message) from error
+    kinds = {"format": int, "sha256": str, "bytes": int, "facts": dict}
+    if not isinstance(known, dict) or any(not isinstance(known.get(name), kind) for name, kind in kinds.items()):
+        message = f"{path} does not describe a head; it needs {sorted(kinds)}"
+        raise ValueError(message)
+    if known["format"] != FORMAT:
+        message = f"{path} has the format {known['format']}; this version reads {FORMAT}, update bulkformer-tl"
+        raise ValueError(message)
+    return known
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file under another name and rename it when it is complete."""
+    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+        Path(unfinished).replace(path)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
