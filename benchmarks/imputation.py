@@ -1,8 +1,10 @@
 """Is the blend of ``tl.impute`` worse than the best simple method on real cohorts?
 
 ``python benchmarks/imputation.py`` prints Markdown tables; ``--left-out <folder>`` takes, instead of the model that
-ships, the models that ``training/mini.py --evaluate`` made without each cohort's fold. Needs the cohorts: set
-``BULKFORMER_TL_DATA`` to their folder.
+ships, the models that ``training/mini.py --evaluate`` made without each cohort's fold. ``--family g1``, ``g2`` or
+``g3`` takes a small network of an authors' type with random weights, the worst that can be blended in: their
+checkpoints must be downloaded, and no claim is made about them. Needs the cohorts: set ``BULKFORMER_TL_DATA`` to their
+folder.
 """
 
 from __future__ import annotations
@@ -30,6 +32,14 @@ MAX_SAMPLES, PANEL = 40, 1000
 RATES = (0.15, 0.5, 0.9)
 SIMPLE = ("gene_mean", "knn", "pca", "factor_analysis")
 SEEN = "`bulkformer-mini` was pretrained on these very cohorts, which favours it, blended or alone."
+UNTRAINED = (
+    "The encoder has random weights; the low-rank part of `bulkformer-mini`, which knows these cohorts, is blended in."
+)
+SMALL = {
+    "g1": {"dim": 32, "protein_dim": 32, "heads": 4, "n_performers": 1, "n_blocks": 1},
+    "g2": {"dim": 32, "heads": 4},
+    "g3": {"dim": 32, "depth": 1, "heads": 4, "dim_head": 8},
+}
 LEFT_OUT = "`bulkformer-mini` was made anew without the cohort's fold of `training/splits.yaml`."
 
 
@@ -53,6 +63,22 @@ def left_out(folder: Path, stages: Path, fold: int) -> bf.models.BulkFormer:
     from mini import Workshop
 
     return Workshop(folder, stages).model(fold)
+
+
+def untrained(family: str) -> bf.models.BulkFormer:
+    """Return a small network of an authors' type with random weights, on the genes and graph of what ships."""
+    import torch
+
+    from bulkformer_tl.models._families import PUBLISHED, family_classes
+
+    mini = bf.models.load("bulkformer-mini")
+    config, network = family_classes(family)
+    torch.manual_seed(0)
+    small = network(config(n_genes=len(mini.vocabulary), **SMALL[family])).eval()
+    edges, weights = mini.graph
+    return bf.models.BulkFormer(
+        small, mini.vocabulary, graph=(edges, weights), name=f"untrained {family}", family=family, **PUBLISHED[family]
+    )
 
 
 def score(adata: ad.AnnData, model: Any) -> dict[str, pd.DataFrame]:
@@ -94,17 +120,22 @@ def main() -> None:
     """Print a table of each cohort and a verdict."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cohorts", nargs="*", default=COHORTS, help="file names without suffix")
-    parser.add_argument("--left-out", type=Path, help="folder of the stages of training/mini.py")
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument("--left-out", type=Path, help="folder of the stages of training/mini.py")
+    models.add_argument("--family", choices=SMALL, help="an authors' type of network, random weights")
     arguments = parser.parse_args()
     folder = Path(os.environ["BULKFORMER_TL_DATA"])
     splits = yaml.safe_load((ROOT / "training" / "splits.yaml").read_text(encoding="utf-8"))
     folds = {entry["file"].removesuffix(".h5ad"): entry["fold"] for entry in splits}
-    print(f"# Imputation\n\n{SEEN if arguments.left_out is None else LEFT_OUT}\n")
+    note = UNTRAINED if arguments.family else LEFT_OUT if arguments.left_out else SEEN
+    print(f"# Imputation\n\n{note}\n")
     lost = 0
     for name in arguments.cohorts:
         start = time.perf_counter()
         adata = read(folder, name)
-        model = "bulkformer-mini" if arguments.left_out is None else left_out(folder, arguments.left_out, folds[name])
+        model: Any = untrained(arguments.family) if arguments.family else "bulkformer-mini"
+        if arguments.left_out:
+            model = left_out(folder, arguments.left_out, folds[name])
         text, here = report(name, adata, score(adata, model), time.perf_counter() - start)
         lost += here
         print(text, flush=True)
