@@ -46,6 +46,22 @@ def test_params_are_plain():
     }
 
 
+def test_params_of_a_head_are_plain():
+    protocol = Protocol(head="mlp", head_options={"hidden_layer_sizes": (8, 4)}, assumed=("width",), caveat="leaks")
+    found = protocol.params()
+    assert json.loads(json.dumps(found)) == found
+    assert found["head_options"] == {"hidden_layer_sizes": [8, 4]}
+    assert (found["head"], found["assumed"], found["caveat"]) == ("mlp", ["width"], "leaks")
+
+
+def test_heads_that_are_named_go_first():
+    protocol = Protocol(head="mlp", head_options={"alpha": 0.1})
+    assert protocol.resolve_head() == ("mlp", {"alpha": 0.1})
+    assert protocol.resolve_head("mlp") == ("mlp", {"alpha": 0.1})
+    assert protocol.resolve_head("linear") == ("linear", {})
+    assert Protocol().resolve_head(default="cox") == ("cox", {})
+
+
 def test_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Protocol().rng = 1
@@ -61,6 +77,10 @@ def test_is_frozen():
         ({"n_bootstrap": 10}, "at least 100 resamples"),
         ({"duplicates": 0}, "duplicates is 0"),
         ({"baselines": "pca"}, "baselines is 'pca'; use a tuple"),
+        ({"axis": "sample"}, "axis is 'sample'; use"),
+        ({"assumed": "nothing"}, "assumed is 'nothing'; use a tuple"),
+        ({"head_options": ["n_components"]}, r"head_options is \['n_components'\]; use a mapping"),
+        ({"head_options": {"n_components": None}}, "use a mapping of names to numbers, texts or tuples"),
     ],
 )
 def test_wrong_fields_are_refused(fields, message):

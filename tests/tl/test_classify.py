@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
@@ -11,11 +12,15 @@ from sklearn.preprocessing import StandardScaler
 
 import bulkformer_tl as bf
 from bulkformer_tl.metrics import Protocol, auroc, compare, k_fold
+from bulkformer_tl.metrics._paper import TASKS
 from bulkformer_tl.tl import _untrained
 from bulkformer_tl.tl._calibrate import conformal_width, far_from_training, fit_temperature, sharpen
 
 #: Few resamples, no search for near-duplicates, the trivial baseline and one that reads expression.
 QUICK = Protocol(n_splits=3, n_bootstrap=100, duplicates=None, baselines=("majority", "pca"))
+#: A forest that tests can wait for.
+SMALL = {"n_components": 5, "n_estimators": 10}
+FAST = {"head_options": SMALL, "baselines": ("majority",), "n_bootstrap": 100}
 
 
 def make(n: int = 60, *, effect: float = 1.5, seed: int = 0) -> ad.AnnData:
@@ -448,3 +453,53 @@ def test_distances_leave_a_samples_own_group_out():
     assert far_from_training(train, fresh).mean() > 0.9, "replicates make everything else look far"
     assert far_from_training(train, fresh, donors).mean() < 0.3
     assert not far_from_training(train, fresh, np.zeros(100, dtype=int)).any(), "one group has no usual distance"
+
+
+def test_the_papers_protocol_writes_what_it_assumes_and_warns(tmp_path, caplog):
+    adata = make()
+    paper = replace(bf.metrics.paper_protocol("classification"), **FAST)
+    with caplog.at_level(logging.WARNING, logger="bulkformer_tl"):
+        bf.tl.classify(adata, "kind", use_rep="X_emb", protocol=paper)
+    assert "stand on both sides" in caplog.text
+    (name,) = {*adata.uns["classify_kind"]["scores"]["representation"]} - {"majority"}
+    assert name == "X_emb (random_forest)"
+    assert score(adata, name, "f1_weighted") > score(adata, "majority", "f1_weighted")
+    assert adata.uns["classify_kind"]["params"]["axis"] == "pooled"
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    kept = ad.read_h5ad(tmp_path / "a.h5ad").uns["classify_kind"]["params"]["protocol"]
+    assert list(kept["assumed"]) == list(paper.assumed)
+    assert kept["caveat"] == paper.caveat
+    # expression through the same pipeline stands in the same table
+    bf.tl.classify(adata, "kind", use_rep=None, protocol=paper)
+    assert score(adata, "expression (random_forest)", "f1_weighted") > 0.5
+    assert score(adata, name, "f1_weighted") > 0
+
+
+def test_the_paper_by_name(monkeypatch):
+    monkeypatch.setitem(TASKS, "classification", TASKS["classification"] | FAST)
+    adata = make()
+    bf.tl.classify(adata, "kind", use_rep="X_emb", protocol="paper")
+    assert adata.uns["classify_kind"]["params"]["protocol"]["n_splits"] == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"protocol": "papers"}, TypeError, "protocol is 'papers'; pass a bf.metrics.Protocol, \"paper\""),
+        (
+            {"protocol": Protocol(head="linear", head_options={"depth": 3})},
+            ValueError,
+            "the head 'linear' has no option 'depth'; its options are .*'n_components', 'C'",
+        ),
+        (
+            {"protocol": Protocol(head_options={"n_components": 0.5})},
+            ValueError,
+            "n_components is 0.5; use a whole number",
+        ),
+    ],
+)
+def test_protocols_that_cannot_be_are_refused(options, error, message):
+    adata = make()
+    with pytest.raises(error, match=message):
+        bf.tl.classify(adata, "kind", use_rep="X_emb", **options)
+    assert not adata.uns

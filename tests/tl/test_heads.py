@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
@@ -11,9 +12,10 @@ from safetensors.numpy import load_file, save
 
 import bulkformer_tl as bf
 from bulkformer_tl.metrics import Protocol, probe
-from bulkformer_tl.tl._extract import extract, forward
+from bulkformer_tl.tl._extract import check_arrays, extract, forward
 
 QUICK = Protocol(n_splits=3, n_bootstrap=100, duplicates=None, baselines=())
+FOREST = {"n_estimators": 5, "n_components": 8}
 
 
 def make(n: int = 60, *, classes: int = 3) -> ad.AnnData:
@@ -31,16 +33,19 @@ def make(n: int = 60, *, classes: int = 3) -> ad.AnnData:
 @pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize("head", ["linear", "elastic_net", "random_forest", "mlp"])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_arrays_predict_what_scikit_learn_predicts(task, head, classes):
+@pytest.mark.parametrize("rotated", [False, True])
+def test_arrays_predict_what_scikit_learn_predicts(task, head, classes, rotated):
     adata = make(classes=classes)
     target = pd.factorize(adata.obs["kind"])[0] if task == "classification" else adata.obs["age"].to_numpy()
     for matrix in (adata.obsm["X_emb"], adata.X[:30]):  # the second has more genes than samples and is rotated
-        model = probe(head, task=task, shape=matrix.shape)
-        if head == "random_forest":
-            model[-1].set_params(n_estimators=10)
+        options = {"n_components": 6} if rotated else {}
+        options |= {"random_forest": {"n_estimators": 10}, "mlp": {"tol": 1e-2}}.get(head, {})
+        model = probe(head, task=task, shape=matrix.shape, options=options)
         fitted = model.fit(matrix, target[: len(matrix)])
         expected = fitted.predict_proba(matrix) if task == "classification" else fitted.predict(matrix)
-        np.testing.assert_allclose(forward(*extract(fitted), matrix), expected, atol=1e-5, rtol=1e-5)
+        kind, link, arrays = extract(fitted)
+        np.testing.assert_allclose(forward(kind, link, arrays, matrix), expected, atol=1e-5, rtol=1e-5)
+        check_arrays(kind, arrays, matrix.shape[1], classes if task == "classification" else 0)
 
 
 @pytest.mark.parametrize("head", ["linear", "elastic_net", "mlp"])
@@ -63,22 +68,16 @@ def test_loaded_heads_predict_the_same_bits(head, use_rep, tmp_path):
     assert (table["prediction"].astype(str) == truth).mean() > 0.9
 
 
-def test_forests_and_intervals_are_kept_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("bulkformer_tl.tl._probe.probe", lambda *a, **k: small(probe(*a, **k)))
+def test_forests_and_intervals_are_kept_too(tmp_path):
     adata = make()
     adata.obs.loc["0", "age"] = np.nan
-    bf.tl.regress(adata, "age", use_rep="X_emb", head="random_forest", protocol=QUICK)
+    bf.tl.regress(adata, "age", use_rep="X_emb", protocol=replace(QUICK, head="random_forest", head_options=FOREST))
     adata.write_h5ad(tmp_path / "a.h5ad")
     again = ad.read_h5ad(tmp_path / "a.h5ad")
     bf.tl.fitted_head(again, "regress_age").save(tmp_path / "head")
     table = bf.tl.Head.load(tmp_path / "head").predict(adata)
     assert table.columns.tolist() == ["prediction", "low", "high"]
     np.testing.assert_array_equal(table.loc["0"], adata.obs.loc["0", ["age_pred", "age_low", "age_high"]].astype(float))
-
-
-def small(model):
-    model[-1].set_params(n_estimators=5)
-    return model
 
 
 def test_heads_on_expression_find_genes_by_name(tmp_path):
@@ -210,7 +209,7 @@ def test_hostile_arrays_are_refused(saved):
 
 def test_trees_that_go_in_circles_are_refused():
     adata = make(classes=2)
-    model = small(probe("random_forest", task="classification", shape=(60, 20)))
+    model = probe("random_forest", task="classification", shape=(60, 20), options={"n_estimators": 5})
     kind, link, arrays = extract(model.fit(adata.obsm["X_emb"], pd.factorize(adata.obs["kind"])[0]))
     facts = {"task": "classification", "label": "kind", "kind": kind, "link": link, "use_rep": "X_emb"}
     facts |= {"checksum": "", "classes": ["a", "b"], "genes": [], "calibration": 1.0}

@@ -18,6 +18,7 @@ from bulkformer_tl.metrics._duplicates import near_duplicates
 from bulkformer_tl.metrics._evaluate import Evaluation, cross_validate
 from bulkformer_tl.metrics._fit import fit_predict
 from bulkformer_tl.metrics._imputers import fit_imputer, imputer_names
+from bulkformer_tl.metrics._paper import paper_protocol
 from bulkformer_tl.metrics._protocol import Protocol
 from bulkformer_tl.metrics._regression import pearson, r2, rmse, spearman
 from bulkformer_tl.metrics._resample import resample
@@ -59,6 +60,7 @@ __all__ = [
     "near_duplicates",
     "nmi",
     "npv_50",
+    "paper_protocol",
     "pearson",
     "probe",
     "r2",

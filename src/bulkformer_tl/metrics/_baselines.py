@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from bulkformer_tl.metrics._heads import Task, feature_steps, head_step, pipeline, rotation
+from bulkformer_tl.metrics._heads import Task, components, feature_steps, head_step, pipeline, rotation, set_options
 from bulkformer_tl.metrics._scale import one_scale
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: Name: (how features are made, what is fitted on them).
 RECIPES = {
@@ -93,6 +96,7 @@ def probe(
     transformer: Any = None,
     scale: Literal["common", "each"] = "common",
     rng: int | None = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> Any:
     """Build the head that judges an embedding, as an unfitted scikit-learn pipeline.
 
@@ -112,6 +116,9 @@ def probe(
         every column to unit variance, as befits genes.
     rng
         Seed of what is random.
+    options
+        ``n_components`` puts an analysis by that many principal components before the head (as many as the shape
+        allows); whatever else is a parameter of scikit-learn's estimator, such as ``{"n_estimators": 500}``.
 
     Returns
     -------
@@ -120,20 +127,26 @@ def probe(
     Raises
     ------
     ValueError
-        If the head, the task or the scale is unknown.
+        If the head, the task, the scale or an option is unknown.
     """
     _check_task(task)
     if scale not in ("common", "each"):
         message = f'scale is {scale!r}; use "common" or "each"'
         raise ValueError(message)
+    options = dict(options or {})
+    n_components = options.pop("n_components", None)
     if transformer is None:
-        steps = [*feature_steps("all", shape, rng), *rotation("all", head, shape)]
+        steps = feature_steps("all", shape, rng)
+        steps += rotation("all", head, shape) if n_components is None else []
     else:
         from sklearn.base import clone
         from sklearn.preprocessing import StandardScaler
 
         steps = [("transformer", clone(transformer)), ("scale", StandardScaler())]
-    made = pipeline([*steps, head_step(head, task, shape, rng)])
+    if n_components is not None:
+        steps = [*steps, ("pca", components(n_components, shape, rng))]
+    name, estimator = head_step(head, task, shape, rng)
+    made = pipeline([*steps, (name, set_options(estimator, head, options))])
     return made.set_params(scale=one_scale()()) if scale == "common" else made
 
 

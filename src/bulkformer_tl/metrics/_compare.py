@@ -52,7 +52,7 @@ def compare(
     baselines
         Names among ``predictions`` that the others are compared with.
     protocol
-        Number of resamples, level and seed; ``None`` takes ``Protocol()``.
+        Number of resamples, level, seed and axis; ``None`` takes ``Protocol()``.
 
     Returns
     -------
@@ -70,14 +70,14 @@ def compare(
 
     Notes
     -----
-    Scores are averaged over folds if each fold defines them (all classes in each; or at least five samples that
-    are not constant). Pooling ranks predictions of different fits against each other, which penalises even a
-    constant prediction; the table says where it was done.
+    Unless the protocol names the axis, scores are averaged over folds if each fold defines them (all classes in each;
+    or at least five samples that are not constant). Pooling ranks predictions of different fits against each other,
+    which penalises even a constant prediction; the table says where it was done.
     """
     protocol = protocol or Protocol()
     true = _checked(truth, predictions, baselines)
     parts = np.zeros(len(true), dtype=np.intp) if folds is None else as_labels(folds, "folds", n=len(true))[0]
-    axis = _axis(true, parts, predictions)
+    axis = protocol.axis or _axis(true, parts, predictions)
     strata = parts if axis == "fold" else np.zeros_like(parts)
     weights = resample(len(true), n_bootstrap=protocol.n_bootstrap, groups=groups, folds=strata, rng=protocol.rng)
     weights = np.concatenate([np.ones((1, len(true))), weights])

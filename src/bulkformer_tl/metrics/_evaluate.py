@@ -59,7 +59,7 @@ def cross_validate(
     covariates: pd.DataFrame | None = None,
     groups: ArrayLike | None = None,
     protocol: Protocol | None = None,
-    head: str = "linear",
+    head: str | None = None,
     splits: Sequence[Split] | None = None,
 ) -> Evaluation:
     """Judge representations by what a simple head predicts from them, beside baselines, on the same folds.
@@ -87,7 +87,7 @@ def cross_validate(
         Splits, baselines and bootstrap; ``None`` takes ``Protocol()``. Baselines that are not named are the trivial
         one, ``"raw"`` and ``"pca"`` if there are ``values``, and ``"covariates"`` if there are some.
     head
-        As in :func:`probe`.
+        As in :func:`probe`; ``None`` takes that of the protocol, or ``"linear"``.
     splits
         Splits to use in place of the protocol's, each sample tested once at most.
 
@@ -119,7 +119,7 @@ def cross_validate(
     for position, split in enumerate(used):
         inner = _inner(split, protocol, labels, members, position)
         for name, (matrix, maker) in inputs.items():
-            estimator, kind = _estimator(maker, task, head, _shape(matrix, split, inner), protocol.rng)
+            estimator, kind = _estimator(maker, task, head, _shape(matrix, split, inner), protocol)
             predictions[name][split.test] = fit_predict(
                 estimator, matrix, coded, split, inner=inner, grid=grid_of(kind, task), n_classes=len(classes) or None
             )
@@ -223,10 +223,11 @@ def _shape(matrix: Any, split: Split, inner: list[Split] | None) -> tuple[int, i
     return min(len(part.train) for part in (split, *(inner or ()))), matrix.shape[1]
 
 
-def _estimator(maker: Any, task: Task, head: str, shape: tuple[int, int], rng: int) -> tuple[Any, str]:
+def _estimator(maker: Any, task: Task, head: str | None, shape: tuple[int, int], protocol: Protocol) -> tuple[Any, str]:
     """Build what is fitted, and name the head whose regularisation inner folds choose."""
     if isinstance(maker, str):
-        return baseline(maker, task=task, shape=shape, rng=rng), RECIPES[maker][1] if maker in RECIPES else ""
+        return baseline(maker, task=task, shape=shape, rng=protocol.rng), RECIPES[maker][1] if maker in RECIPES else ""
     if hasattr(maker, "predict") and not hasattr(maker, "transform"):
         return maker, ""
-    return probe(head, task=task, shape=shape, transformer=maker, rng=rng), head
+    name, options = protocol.resolve_head(head)
+    return probe(name, task=task, shape=shape, transformer=maker, rng=protocol.rng, options=options), name

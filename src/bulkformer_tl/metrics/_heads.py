@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -42,7 +42,6 @@ def pipeline(steps: list[tuple[str, Any]]) -> Any:
 
 def feature_steps(kind: str, shape: tuple[int, int], rng: int | None) -> list[tuple[str, Any]]:
     from sklearn.compose import ColumnTransformer, make_column_selector
-    from sklearn.decomposition import PCA
     from sklearn.feature_selection import SelectKBest
     from sklearn.impute import SimpleImputer
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -56,14 +55,23 @@ def feature_steps(kind: str, shape: tuple[int, int], rng: int | None) -> list[tu
             ("categories", categories, make_column_selector(dtype_exclude="number")),
         ]
         return [("columns", ColumnTransformer(parts))]
-    solver = "full" if min(shape) <= 500 else "randomized"
-    components = PCA(min(N_COMPONENTS, *shape), svd_solver=solver, random_state=rng)
     more = {
         "all": [scale],
         "hvg": [("hvg", SelectKBest(_variance, k=min(N_GENES, shape[1]))), scale],
-        "pca": [scale, ("pca", components)],
+        "pca": [scale, ("pca", components(N_COMPONENTS, shape, rng))],
     }
     return [fill, *more[kind]]
+
+
+def components(n: int, shape: tuple[int, int], rng: int | None) -> Any:
+    """Return an analysis by principal components, by no more than the shape allows."""
+    from sklearn.decomposition import PCA
+
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        message = f"n_components is {n!r}; use a whole number of principal components, such as 50"
+        raise ValueError(message)
+    solver = "full" if min(shape) <= 500 else "randomized"
+    return PCA(min(n, *shape), svd_solver=solver, random_state=rng)
 
 
 def rotation(features: str, head: str, shape: tuple[int, int]) -> list[tuple[str, Any]]:
@@ -94,6 +102,18 @@ def head_step(head: str, task: Task, shape: tuple[int, int], rng: int | None) ->
         message = f"there is no head {head!r}; choose among {list(makers)}"
         raise ValueError(message)
     return "head", makers[head](task, rng)
+
+
+def set_options(head: Any, name: str, options: Mapping[str, Any]) -> Any:
+    """Set parameters of a head, or say which it has."""
+    inner = getattr(head, "regressor", head)
+    unknown = [option for option in options if option not in inner.get_params()]
+    if unknown:
+        known = ["n_components", *sorted(inner.get_params())]
+        message = f"the head {name!r} has no option {unknown[0]!r}; its options are {known}"
+        raise ValueError(message)
+    inner.set_params(**options)
+    return head
 
 
 def _linear(task: Task, rng: int | None) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Splits, baselines and bootstrap of an evaluation.
+    """Splits, head, baselines and bootstrap of an evaluation.
 
     Parameters
     ----------
@@ -38,6 +39,18 @@ class Protocol:
         Confidence level of the intervals.
     rng
         Seed of folds, fits and resamples.
+    head
+        What is fitted on a representation; ``None`` takes the head of the task. A ``head=`` that is passed to a task
+        goes first.
+    head_options
+        Numbers, texts or tuples of them that the head is built with, as of :func:`probe`.
+    axis
+        ``"fold"`` averages scores over test folds and ``"pooled"`` scores all samples together; ``None`` averages
+        where every fold defines every score.
+    assumed
+        What of the above is a guess, since the source that the protocol follows does not tell.
+    caveat
+        What its numbers must not be taken for; it is logged and kept beside each result.
     """
 
     scheme: Literal["k_fold", "leave_one_group_out"] = "k_fold"
@@ -49,6 +62,11 @@ class Protocol:
     n_bootstrap: int = 2000
     level: float = 0.95
     rng: int = 0
+    head: str | None = None
+    head_options: Mapping[str, Any] = field(default_factory=dict)
+    axis: Literal["fold", "pooled"] | None = None
+    assumed: tuple[str, ...] = ()
+    caveat: str = ""
 
     def __post_init__(self) -> None:
         problems = {
@@ -65,6 +83,10 @@ class Protocol:
             f"baselines is {self.baselines!r}; use a tuple of names, such as ('pca',)": not isinstance(
                 self.baselines, tuple | list | NoneType
             ),
+            f'axis is {self.axis!r}; use "fold", "pooled" or None': self.axis not in ("fold", "pooled", None),
+            f"head_options is {self.head_options!r}; use a mapping of names to numbers, texts or tuples of them, such "
+            "as {'n_components': 50}": not _plain(self.head_options),
+            f"assumed is {self.assumed!r}; use a tuple of sentences": not isinstance(self.assumed, tuple | list),
         }
         for message, applies in problems.items():
             if applies:
@@ -122,14 +144,43 @@ class Protocol:
             return groups
         return near_duplicates(values, threshold=self.duplicates, groups=groups)
 
+    def resolve_head(self, head: str | None = None, default: str = "linear") -> tuple[str, dict[str, Any]]:
+        """Choose between the head that a caller names, that of the protocol and a default.
+
+        Parameters
+        ----------
+        head
+            What the caller names; goes first.
+        default
+            Taken where neither names one.
+
+        Returns
+        -------
+        The head, and the options that are meant for it: those of the protocol, unless they belong to another head.
+        """
+        chosen = head or self.head or default
+        return chosen, dict(self.head_options) if chosen == (self.head or default) else {}
+
     def params(self) -> dict[str, Any]:
-        """Return the fields as plain values that ``uns`` can hold; what is ``None`` is left out.
+        """Return the fields as plain values that ``uns`` can hold; what is ``None`` or empty is left out.
 
         Returns
         -------
         Field names and values.
         """
-        found = {name: value for name, value in asdict(self).items() if value is not None}
-        if self.baselines is not None:
-            found["baselines"] = list(self.baselines)
-        return found
+        found = {name: value for name, value in asdict(self).items() if value is not None and value not in ((), {}, "")}
+        if "head_options" in found:
+            found["head_options"] = {name: _listed(value) for name, value in found["head_options"].items()}
+        return {name: _listed(value) for name, value in found.items()}
+
+
+def _plain(options: Any) -> bool:
+    """Say whether these are names of numbers, texts or tuples of them, which a file can hold."""
+    if not isinstance(options, Mapping):
+        return False
+    flat = [part for value in options.values() for part in (value if isinstance(value, tuple | list) else [value])]
+    return all(isinstance(name, str) for name in options) and all(isinstance(v, str | int | float) for v in flat)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -29,8 +29,8 @@ def classify(
     layer: str | None = None,
     groups: str | None = None,
     covariates: Sequence[str] | None = None,
-    head: str = "linear",
-    protocol: Protocol | None = None,
+    head: str | None = None,
+    protocol: Protocol | Literal["paper"] | None = None,
     reference: AnnData | None = None,
     abstain: float | None = None,
     key_added: str | None = None,
@@ -60,11 +60,14 @@ def classify(
     covariates
         Columns of ``obs`` for the baseline ``"covariates"``.
     head
-        ``"linear"`` (logistic regression), ``"elastic_net"``, ``"random_forest"``, ``"knn"`` or ``"mlp"``.
+        ``"linear"`` (logistic regression), ``"elastic_net"``, ``"random_forest"``, ``"knn"`` or ``"mlp"``; ``None``
+        takes that of the protocol, or ``"linear"``.
     protocol
-        Splits, baselines and bootstrap; ``None`` takes ``bf.metrics.Protocol()``. Beside the baselines of
+        Splits, head, baselines and bootstrap; ``None`` takes ``bf.metrics.Protocol()``. Beside the baselines of
         ``bf.metrics.baseline_names`` there is ``"untrained"``: the encoder that made the representation, with random
-        weights.
+        weights. ``"paper"`` takes :func:`bulkformer_tl.metrics.paper_protocol`: principal components and a random
+        forest on ten folds, to be read by the rows ``"f1_weighted"``. It looks for no near-duplicates and, without
+        ``groups``, lets samples of one person or study stand on both sides of a fold; it logs so.
     reference
         Samples to train on in place of those of ``adata``, whose labels are then only scored. Those that share a group
         or are near-duplicates of a sample of ``adata`` are left out.

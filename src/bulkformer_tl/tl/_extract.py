@@ -22,6 +22,8 @@ LAYOUT = {
     "forest": ("feature", "threshold", "left", "right", "value", "root"),
 }
 SCALING = ("fill", "mean", "scale")
+#: Principal components that stand before a head that is not linear.
+ROTATION = ("center", "components")
 
 
 def extract(model: Any) -> tuple[str, str, Arrays]:
@@ -46,15 +48,18 @@ def extract(model: Any) -> tuple[str, str, Arrays]:
     # a gene that is missing in every training sample has no mean
     arrays["fill"] = np.nan_to_num(arrays["fill"])
     inner = getattr(head, "regressor_", head)
+    # a ridge is rotated for speed, any head by the option n_components
+    rotation = steps.get("rotate", steps.get("pca"))
+    if rotation is not None and not hasattr(inner, "coef_"):
+        arrays |= {"center": _float(rotation.mean_), "components": _float(rotation.components_)}
     if hasattr(inner, "estimators_"):
         return "forest", "mean", arrays | _forest(inner)
     if hasattr(inner, "coefs_"):
         link = {"softmax": "softmax", "logistic": "sigmoid", "identity": "identity"}[inner.out_activation_]
         return "mlp", link, arrays | _mlp(inner, getattr(head, "transformer_", None))
     coef, intercept = np.atleast_2d(inner.coef_), np.atleast_1d(inner.intercept_)
-    if "rotate" in steps:
+    if rotation is not None:
         # a rotation and a linear head are one linear map
-        rotation = steps["rotate"]
         coef = coef @ rotation.components_
         intercept = intercept - coef @ rotation.mean_
     return "linear", _linear_link(inner), arrays | {"coef": _float(coef), "intercept": _float(intercept)}
@@ -125,6 +130,8 @@ def forward(kind: str, link: str, arrays: Mapping[str, NDArray[Any]], matrix: ND
     """
     values = np.where(np.isnan(matrix), arrays["fill"], matrix.astype(np.float64))
     scaled = np.ascontiguousarray((values - arrays["mean"]) / arrays["scale"])
+    if "components" in arrays:
+        scaled = _affine(scaled - arrays["center"], arrays["components"], 0.0)
     if kind == "forest":
         found = _walk(arrays, scaled.astype(np.float32))
     elif kind == "mlp":
@@ -136,7 +143,7 @@ def forward(kind: str, link: str, arrays: Mapping[str, NDArray[Any]], matrix: ND
     return shares[:, 0] if shares.shape[1] == 1 else shares
 
 
-def _affine(values: NDArray[Any], coef: NDArray[Any], intercept: NDArray[Any]) -> NDArray[np.float64]:
+def _affine(values: NDArray[Any], coef: NDArray[Any], intercept: NDArray[Any] | float) -> NDArray[np.float64]:
     # BLAS rounds differently for other numbers of rows, einsum does not
     found: NDArray[np.float64] = np.einsum("nd,kd->nk", np.ascontiguousarray(values), coef, optimize=False) + intercept
     return found
@@ -181,11 +188,16 @@ def check_arrays(kind: str, arrays: Mapping[str, NDArray[Any]], n_features: int,
     ValueError
         If an array is absent, superfluous, of another shape or not finite, or a tree leads nowhere.
     """
-    if kind not in LAYOUT or set(arrays) != {*SCALING, *LAYOUT[kind]}:
+    rotated = kind != "linear" and "components" in arrays
+    needed = {*SCALING, *LAYOUT.get(kind, ()), *(ROTATION if rotated else ())}
+    if kind not in LAYOUT or set(arrays) != needed:
         message = f"a head of the kind {kind!r} cannot consist of the arrays {sorted(arrays)}"
         raise ValueError(message)
     outputs = n_classes if n_classes > 2 else 1
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(SCALING, (n_features,))
+    if rotated:
+        shapes |= {"center": (n_features,), "components": (len(arrays["components"]), n_features)}
+        n_features = len(arrays["components"])
     if kind == "linear":
         shapes |= {"coef": (outputs, n_features), "intercept": (outputs,)}
     elif kind == "mlp":

@@ -6,15 +6,17 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from bulkformer_tl import registry
 from bulkformer_tl._anndata import get_params
-from bulkformer_tl.metrics import Protocol, add_rows, baseline_names, compare, resample
+from bulkformer_tl.metrics import add_rows, baseline_names, compare, probe, resample
 from bulkformer_tl.metrics._baselines import DEFAULT, RECIPES, TRIVIAL
+from bulkformer_tl.metrics._paper import resolve_protocol
 from bulkformer_tl.metrics._tables import SCORES, interval
 from bulkformer_tl.tl._probe import Plan, Predictions, candidates, make_plan, outliers, predict_all
 from bulkformer_tl.tl._samples import EXPRESSION, Samples, Task, embedding_params, read_samples
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from bulkformer_tl.metrics import Protocol
+
 logger = logging.getLogger(__name__)
 
 #: The score that the log line is about, for each task, and those of which less is better.
@@ -33,6 +37,8 @@ MAIN = {"classification": "auroc", "regression": "r2"}
 LESS_IS_BETTER = {"brier", "calibration_error", "rmse", "interval_width"}
 #: Heads that a probe can have; some are larger than a table of arrays and cannot be kept.
 HEADS = ("linear", "elastic_net", "random_forest", "knn", "mlp")
+#: Fields of a protocol that are no reason to keep two runs apart.
+OF_HEAD = ("head", "head_options", "assumed", "caveat")
 
 
 @dataclass(eq=False)
@@ -87,8 +93,8 @@ def judge(
     layer: str | None,
     groups: str | None,
     covariates: Sequence[str] | None,
-    head: str,
-    protocol: Protocol | None,
+    head: str | None,
+    protocol: Protocol | Literal["paper"] | None,
     reference: AnnData | None,
 ) -> Verdict:
     """Read the samples, split them, and predict each with heads that were not fitted to it.
@@ -98,7 +104,8 @@ def judge(
     KeyError, TypeError, ValueError
         If the input does not allow it; before anything is fitted.
     """
-    protocol = protocol or Protocol()
+    protocol = resolve_protocol(protocol, task)
+    head, options = protocol.resolve_head(head)
     if head not in HEADS:
         message = f"there is no head {head!r}; choose among {list(HEADS)}"
         raise ValueError(message)
@@ -116,6 +123,9 @@ def judge(
         reference=reference,
         expression=bool(reads) or (readable and protocol.duplicates is not None),
     )
+    # unknown options are refused before anything is fitted
+    maker = partial(probe, head, task=task, rng=protocol.rng, options=options)
+    maker(shape=(1, 1))
     plan = make_plan(samples, protocol)
     name = EXPRESSION if use_rep is None else use_rep
     name = name if head == "linear" else f"{name} ({head})"
@@ -123,10 +133,12 @@ def judge(
     if UNTRAINED in baselines:
         parts = [adata] if reference is None else [reference, adata]
         extra = {UNTRAINED: untrained_embedding(parts, use_rep, rng=protocol.rng)}
-    found = candidates(samples, name, head=head, baselines=baselines, extra=extra, rng=protocol.rng)
+    found = candidates(samples, name, head=head, maker=maker, baselines=baselines, extra=extra, rng=protocol.rng)
     predictions = predict_all(plan, found, name)
     params = _params(adata, plan, label=label, use_rep=use_rep, layer=layer, groups=groups, covariates=covariates)
     params |= {"representation": name, "head": head, "baselines": baselines}
+    if protocol.caveat:
+        logger.warning("%s: %s", label, protocol.caveat)
     return Verdict(name, plan, predictions, outliers(plan), baselines, params)
 
 
@@ -257,8 +269,10 @@ def _better(differences: pd.DataFrame) -> list[str]:
 def fingerprint(verdict: Verdict, **options: Any) -> str:
     """Hash what has to agree before rows of two runs may stand in one table."""
     samples, plan = verdict.samples, verdict.plan
+    protocol = {name: value for name, value in verdict.params["protocol"].items() if name not in OF_HEAD}
     plain = {
-        **{name: verdict.params[name] for name in ("label", "layer", "groups", "covariates", "protocol", "baselines")},
+        **{name: verdict.params[name] for name in ("label", "layer", "groups", "covariates", "baselines")},
+        "protocol": protocol,
         "classes": [str(name) for name in samples.classes],
         **options,
     }

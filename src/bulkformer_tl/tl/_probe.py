@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bulkformer_tl._progress import Progress
-from bulkformer_tl.metrics import Split, baseline, inner_folds, probe
+from bulkformer_tl.metrics import Split, baseline, inner_folds
 from bulkformer_tl.metrics._baselines import RECIPES
 from bulkformer_tl.metrics._fit import _choose
 from bulkformer_tl.metrics._heads import grid_of
@@ -161,15 +161,19 @@ def candidates(
     name: str,
     *,
     head: str,
+    maker: Callable[..., Any],
     baselines: list[str],
     extra: Mapping[str, NDArray[np.float32]],
     rng: int,
 ) -> dict[str, Candidate]:
-    """List what is judged: the representation, further ones under the same head, and baselines by name."""
+    """List what is judged: the representation, further ones under the same head, and baselines by name.
+
+    ``maker`` builds the head of a ``shape`` and a ``scale``.
+    """
     task = samples.task
-    under_head = partial(_probe, head, task, rng, "common")
+    under_head = partial(_scaled, maker, "common")
     itself = samples.representation is samples.values
-    first = partial(_probe, head, task, rng, "each") if itself else under_head
+    first = partial(_scaled, maker, "each") if itself else under_head
     found = {name: Candidate(samples.representation, first, head)}
     for other in baselines:
         if other in extra:
@@ -182,8 +186,8 @@ def candidates(
     return found
 
 
-def _probe(head: str, task: Task, rng: int, scale: Literal["common", "each"], shape: tuple[int, int]) -> Any:
-    return probe(head, task=task, shape=shape, scale=scale, rng=rng)
+def _scaled(maker: Callable[..., Any], scale: Literal["common", "each"], shape: tuple[int, int]) -> Any:
+    return maker(shape=shape, scale=scale)
 
 
 def _baseline(name: str, task: Task, rng: int, shape: tuple[int, int]) -> Any:

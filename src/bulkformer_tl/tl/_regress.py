@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,8 +28,8 @@ def regress(
     layer: str | None = None,
     groups: str | None = None,
     covariates: Sequence[str] | None = None,
-    head: str = "linear",
-    protocol: Protocol | None = None,
+    head: str | None = None,
+    protocol: Protocol | Literal["paper"] | None = None,
     reference: AnnData | None = None,
     key_added: str | None = None,
     copy: bool = False,
@@ -56,10 +56,12 @@ def regress(
     covariates
         Columns of ``obs`` for the baseline ``"covariates"``.
     head
-        ``"linear"`` (ridge regression), ``"elastic_net"``, ``"random_forest"``, ``"knn"`` or ``"mlp"``.
+        ``"linear"`` (ridge regression), ``"elastic_net"``, ``"random_forest"``, ``"knn"`` or ``"mlp"``; ``None`` takes
+        that of the protocol, or ``"linear"``.
     protocol
-        Splits, baselines, bootstrap and the level of the intervals; ``None`` takes ``bf.metrics.Protocol()``. The
-        baseline ``"untrained"`` is the encoder that made the representation, with random weights.
+        Splits, head, baselines, bootstrap and the level of the intervals; ``None`` takes ``bf.metrics.Protocol()``.
+        The baseline ``"untrained"`` is the encoder that made the representation, with random weights. ``"paper"``
+        takes :func:`bulkformer_tl.metrics.paper_protocol`, with folds that leak as in :func:`classify`.
     reference
         Samples to train on in place of those of ``adata``, whose values are then only scored. Those that share a group
         or are near-duplicates of a sample of ``adata`` are left out.
