@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 COEXPRESSION = "coexpression"
+DIFFERENTIAL_EXPRESSION = "differential_expression"
+BIOMARKERS = "biomarkers"
 HIDDEN = "hidden"
 LOG_TPM = "log_tpm"
 

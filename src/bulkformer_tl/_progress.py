@@ -20,19 +20,22 @@ LONG_RUN = 60.0
 
 
 class Progress:
-    """Context manager that counts samples, shows a bar and announces long runs.
+    """Context manager that counts samples (or something else), shows a bar and announces long runs.
 
     Parameters
     ----------
     total
-        Number of samples.
+        Number of them.
     description
         What is being done, shown before the bar and in the log.
+    unit
+        What is counted.
     """
 
-    def __init__(self, total: int, description: str) -> None:
+    def __init__(self, total: int, description: str, *, unit: str = "sample") -> None:
         self._total = total
         self._description = description
+        self._unit = unit
         self._done = 0
         self._announced = False
 
@@ -41,11 +44,11 @@ class Progress:
         from tqdm.auto import tqdm
 
         self._start = time.perf_counter()
-        self._bar: Any = tqdm(total=self._total, desc=self._description, unit="sample", disable=not settings.progress)
+        self._bar: Any = tqdm(total=self._total, desc=self._description, unit=self._unit, disable=not settings.progress)
         return self
 
     def update(self, n: int = 1) -> None:
-        """Count ``n`` more samples; the first call decides whether the run is announced."""
+        """Count ``n`` more; the first call decides whether the run is announced."""
         self._done += n
         self._bar.update(n)
         if not self._announced:
@@ -53,10 +56,11 @@ class Progress:
             expected = (time.perf_counter() - self._start) / self._done * self._total
             if expected > LONG_RUN:
                 logger.info(
-                    "%s: about %.0f min for %d samples on this machine, peak memory so far %.1f GiB",
+                    "%s: about %.0f min for %d %ss on this machine, peak memory so far %.1f GiB",
                     self._description,
                     expected / 60,
                     self._total,
+                    self._unit,
                     peak_memory() / 2**30,
                 )
 

@@ -1,5 +1,6 @@
 """Tools: what a model makes of the samples, written beside the data."""
 
+from bulkformer_tl.tl._biomarkers import biomarkers
 from bulkformer_tl.tl._classify import classify
 from bulkformer_tl.tl._embed import embed
 from bulkformer_tl.tl._gene_embeddings import gene_embeddings
@@ -8,4 +9,14 @@ from bulkformer_tl.tl._impute import impute
 from bulkformer_tl.tl._regress import regress
 from bulkformer_tl.tl._score_imputation import score_imputation
 
-__all__ = ["Head", "classify", "embed", "fitted_head", "gene_embeddings", "impute", "regress", "score_imputation"]
+__all__ = [
+    "Head",
+    "biomarkers",
+    "classify",
+    "embed",
+    "fitted_head",
+    "gene_embeddings",
+    "impute",
+    "regress",
+    "score_imputation",
+]

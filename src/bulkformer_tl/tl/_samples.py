@@ -134,7 +134,9 @@ def read_samples(
         labelled,
         representation,
         values,
-        None if covariates is None else pd.concat([_columns(part, covariates) for part in parts], ignore_index=True),
+        None
+        if covariates is None
+        else pd.concat([covariate_table(part, covariates) for part in parts], ignore_index=True),
         None if groups is None else _read_groups(parts, groups, labelled),
         n_reference,
         genes,
@@ -297,7 +299,8 @@ def _expression(adata: AnnData, layer: str | None, genes: list[str]) -> NDArray[
     return np.concatenate(blocks)
 
 
-def _columns(adata: AnnData, names: Sequence[str]) -> pd.DataFrame:
+def covariate_table(adata: AnnData, names: Sequence[str]) -> pd.DataFrame:
+    """Return columns of ``obs`` as numbers and texts; a missing text is a category of its own."""
     if isinstance(names, str) or not len(names):
         message = f"covariates is {names!r}; pass a list of columns of adata.obs, such as ['age', 'sex']"
         raise TypeError(message)
