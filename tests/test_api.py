@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SPACES: dict[str, ModuleType] = {
     name: getattr(bf, name) for name in ("pp", "tl", "pl", "datasets", "metrics", "models", "train")
 }
+#: Tasks may have twelve parameters.
+TASKS = {"tl.biomarkers", "tl.differential_expression"}
 #: Parameters that do not count towards the ten.
 COMMON = {"copy", "rng", "key_added", "device", "batch_size"}
 API_PAGE = Path(__file__).parents[1] / "docs" / "api.md"
@@ -172,9 +174,9 @@ def test_booleans_are_keyword_only(function):
 
 
 @pytest.mark.parametrize("function", callables())
-def test_at_most_ten_parameters(function):
+def test_at_most_ten_parameters(function, request):
     counted = set(parameters(function)) - COMMON
-    assert len(counted) <= 10, sorted(counted)
+    assert len(counted) <= (12 if request.node.callspec.id in TASKS else 10), sorted(counted)
 
 
 @pytest.mark.parametrize("function", callables())

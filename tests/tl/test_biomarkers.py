@@ -130,7 +130,7 @@ def test_optimal_cut_points_warn_and_give_no_interval():
 
 def test_right_imputation_gains_genes_beyond_the_null_and_wrong_does_not(caplog):
     adata = make(200, 40)
-    hide(adata, right=True)
+    hide(adata, 0.85, right=True)
     with caplog.at_level(logging.INFO, "bulkformer_tl"):
         bf.tl.biomarkers(adata, "days", event="died", strata="cancer", layer="log_tpm", imputed="imputed", rng=1)
     result = adata.uns["biomarkers"]
@@ -147,7 +147,7 @@ def test_right_imputation_gains_genes_beyond_the_null_and_wrong_does_not(caplog)
         after.loc[untouched, ["hazard_ratio", "p"]], result["genes"].loc[untouched, ["hazard_ratio", "p"]]
     )
 
-    hide(adata, right=False)
+    hide(adata, 0.85, right=False)
     bf.tl.biomarkers(adata, "days", event="died", strata="cancer", layer="log_tpm", imputed="imputed")
     changes = adata.uns["biomarkers"]["changes"].set_index("change")
     assert changes.loc["gained", "n"] <= changes.loc["gained", "null_high"]

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata, check_slots
 from bulkformer_tl._keys import BIOMARKERS
-from bulkformer_tl._progress import Progress
-from bulkformer_tl.metrics._cox import cox_screen
 from bulkformer_tl.metrics._paper import resolve_protocol
-from bulkformer_tl.metrics._logrank import LEAST_SHARE, best_cut, logrank_screen
+from bulkformer_tl.tl._hazards import Hazards
 from bulkformer_tl.tl._outcome import read_outcome
 from bulkformer_tl.tl._report import write_tables
 from bulkformer_tl.tl._rows import make_rows, read_covariates, read_strata, read_values
-from bulkformer_tl.tl._screen import Screen, compare_imputed
+from bulkformer_tl.tl._screen import Screen, check_options, run_screen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,11 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl.metrics import Protocol
-    from bulkformer_tl.tl._screen import Found
-
-    Numbers = NDArray[np.float64]
-
-logger = logging.getLogger(__name__)
+    from bulkformer_tl.tl._rows import Rows
 
 SPLITS = (None, "median", "optimal")
 
@@ -79,7 +71,7 @@ def biomarkers(
         others. ``"optimal"`` searches the cut-point that separates survival best, and warns: its hazard ratios are too
         large by construction and get no interval, its p-values are corrected for the search.
     layer
-        ln(TPM+1), or scores of :func:`bulkformer_tl.tl.gene_scores`; ``None`` reads ``X``.
+        ln(TPM+1); ``None`` reads ``X``.
     imputed
         Layer of :func:`bulkformer_tl.tl.impute`, made from ``layer``.
     groups
@@ -94,7 +86,7 @@ def biomarkers(
     n_permutations
         How often imputed entries are permuted; 0 leaves the null out.
     protocol
-        Its ``level`` is that of the intervals; folds belong to :func:`bulkformer_tl.tl.gene_scores`. ``"paper"`` takes
+        Its ``level`` is that of the intervals; nothing is split into folds here. ``"paper"`` takes
         the paper's screen where ``split`` is not given: the median split, one log-rank test per gene.
     rng
         Of the permutations.
@@ -109,10 +101,11 @@ def biomarkers(
 
     ``adata.uns[key_added]["genes"]`` : :class:`pandas.DataFrame`
         One row per gene: ``n`` and ``events`` it was tested on; ``hazard_ratio`` per standard deviation of the gene
-        (``sd``), or of high against low, with its interval (95 % by default) ``low`` to ``high``; ``statistic``, positive where more
-        expression means more events; ``p`` (Wald, log-rank, or corrected for the search) and ``fdr`` (Benjamini and
-        Hochberg). With ``split`` also ``cut`` (without strata) and ``n_high``. ``NaN`` for a gene that is constant, is
-        measured in fewer than four samples, or whose median or cut-point leaves less than a tenth on one side.
+        (``sd``), or of high against low, with its interval (95 % by default) ``low`` to ``high``; ``statistic``,
+        positive where more expression means more events; ``p`` (Wald, log-rank, or corrected for the search) and
+        ``fdr`` (Benjamini and Hochberg). With ``split`` also ``cut`` (without strata) and ``n_high``. ``NaN`` for a
+        gene that is constant, is measured in fewer than four samples, or whose median or cut-point leaves less than a
+        tenth on one side.
     ``adata.uns[key_added]["imputed"]`` : :class:`pandas.DataFrame`
         The same after imputation, with ``n_imputed`` and ``change``: ``"gained"``, ``"lost"``, ``"kept"`` or
         ``"none"``.
@@ -153,168 +146,60 @@ def biomarkers(
     plan = resolve_protocol(protocol, BIOMARKERS)
     split = "median" if split is None and protocol == "paper" else split
     _check_split(split, strata, covariates)
-    outcome = read_outcome(adata, time, event)
-    levels, in_stratum = read_strata(adata, strata)
-    design, complete = read_covariates(adata, covariates)
-    known = outcome.known & in_stratum & complete
-    same = {time: outcome.time, event: outcome.event, str(strata): levels}
-    rows = make_rows(adata, known, groups, same)
-    times, events = outcome.time[rows.first], outcome.event[rows.first]
-    if not events.any():
-        message = f"no event of adata.obs[{event!r}] is left among the {len(rows)} samples without missing columns"
-        raise ValueError(message)
+    test, rows, known = _prepare(adata, time, event, split=split, groups=groups, strata=strata, covariates=covariates)
+    test = replace(test, level=plan.level)
     values, filled = read_values(adata, rows, layer, imputed)
     if split == "optimal":
         _warn_optimal(len(rows))
-    survival = _Survival(
-        times,
-        events,
-        None if levels is None else levels[rows.first],
-        rows.mean(design) if design.size else None,
-        split,
-        plan.level,
+    tables = run_screen(
+        Screen(test.names, test, test.table),
+        values,
+        filled,
+        adata.var_names,
+        alpha=alpha,
+        n_permutations=n_permutations,
+        rng=np.random.default_rng(rng),
+        strata=test.strata,
+        description=BIOMARKERS,
     )
-    screen = Screen(survival.names, survival, survival.table)
-    draws = 0 if filled is None else n_permutations
-    with Progress((1 + draws + (filled is not None)) * adata.n_vars, BIOMARKERS, unit="gene") as progress:
-        if filled is None:
-            tables = {"genes": screen.table(screen.find(values, progress), adata.var_names)}
-        else:
-            found = compare_imputed(
-                screen,
-                values,
-                filled,
-                adata.var_names,
-                alpha=alpha,
-                n_permutations=n_permutations,
-                rng=np.random.default_rng(rng),
-                progress=progress,
-                strata=survival.strata,
-            )
-            tables = dict(zip(("genes", "imputed", "changes"), found, strict=True))
+    given = {"time": time, "event": event, "split": split, "imputed": imputed, "groups": groups, "strata": strata}
     params = {
         "task": BIOMARKERS,
-        "time": time,
-        "event": event,
-        "split": split or "",
+        **{name: value or "" for name, value in given.items()},
         "layer": layer or "X",
-        "imputed": imputed or "",
-        "groups": groups or "",
-        "strata": strata or "",
         "covariates": list(covariates or []),
         "alpha": alpha,
-        "n_permutations": draws,
-        "level": plan.level,
+        "n_permutations": n_permutations if imputed else 0,
         "n": len(rows),
-        "events": int(events.sum()),
+        "events": int(test.event.sum()),
         "n_left_out": int(adata.n_obs - known.sum()),
+        "protocol": plan.params(),
     }
     return write_tables(adata, key_added, tables, params, copy=copy)
 
 
-@dataclass(frozen=True)
-class _Survival:
-    """The test of a gene.
-
-    Parameters
-    ----------
-    time, event, strata, covariates
-        Of the rows, as of :func:`bulkformer_tl.metrics._cox.cox_screen`.
-    split
-        How samples are made high and low, if at all.
-    level
-        Of the intervals.
-    """
-
-    time: Numbers
-    event: NDArray[np.bool_]
-    strata: NDArray[np.intp] | None
-    covariates: Numbers | None
-    split: str | None
-    level: float
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What is found of each gene."""
-        split = ("cut", "n_high", "score", "search_p") if self.split else ()
-        return ("events", "sd", "coefficient", "error", *split)
-
-    def __call__(self, values: Numbers, rows: NDArray[np.intp]) -> Found:
-        """Test genes on some rows."""
-        time, event = self.time[rows], self.event[rows]
-        strata = None if self.strata is None else self.strata[rows]
-        covariates = None if self.covariates is None else self.covariates[rows]
-        if covariates is not None:
-            covariates = covariates[:, np.ptp(covariates, axis=0) > 0]
-        n_genes = values.shape[1]
-        found = {name: np.full(n_genes, np.nan) for name in self.names}
-        found["events"][:] = event.sum()
-        found["sd"] = values.std(axis=0)
-        tested, columns = np.ones(n_genes, dtype=bool), values
-        if self.split is not None:
-            columns, tested = self._split(values, time, event, strata, found)
-        if event.any() and tested.any():
-            fit = cox_screen(time, event, columns[:, tested], strata=strata, covariates=covariates)
-            found["coefficient"][tested], found["error"][tested] = fit
-        return found
-
-    def _split(
-        self,
-        values: Numbers,
-        time: Numbers,
-        event: NDArray[np.bool_],
-        strata: NDArray[np.intp] | None,
-        found: Found,
-    ) -> tuple[Numbers, NDArray[np.bool_]]:
-        """Cut each gene in two, and return which samples are high and which genes have enough on both sides."""
-        if self.split == "optimal":
-            cut, found["score"], found["search_p"] = best_cut(time, event, values)
-            found["cut"], high = cut, values > cut
-        else:
-            high = np.zeros(values.shape, dtype=bool)
-            codes = np.zeros(len(values), dtype=np.intp) if strata is None else strata
-            for code in np.unique(codes):
-                here = codes == code
-                cut = np.median(values[here], axis=0)
-                high[here] = values[here] > cut
-            if strata is None:
-                found["cut"] = cut
-        found["n_high"] = high.sum(axis=0).astype(np.float64)
-        share = high.mean(axis=0)
-        enough: NDArray[np.bool_] = np.minimum(share, 1 - share) >= LEAST_SHARE
-        if self.split == "median":
-            found["score"][enough] = logrank_screen(time, event, high[:, enough], strata=strata)
-        return high.astype(np.float64), enough
-
-    def table(self, found: Found) -> pd.DataFrame:
-        """Turn what was found into columns."""
-        from scipy.stats import norm
-
-        unit = found["sd"] if self.split is None else np.ones_like(found["sd"])
-        beta, error = found["coefficient"] * unit, found["error"] * unit
-        half = np.full_like(beta, np.nan) if self.split == "optimal" else norm.isf((1 - self.level) / 2) * error
-        table: dict[str, Any] = {"events": np.nan_to_num(found["events"]).astype(np.int64), "sd": found["sd"]}
-        if self.split is not None:
-            table |= {"cut": found["cut"]} if self.strata is None else {}
-            table |= {"n_high": np.nan_to_num(found["n_high"]).astype(np.int64)}
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            statistic = beta / error
-            table |= {"hazard_ratio": np.exp(beta), "low": np.exp(beta - half), "high": np.exp(beta + half)}
-        if self.split is not None and self.covariates is None:
-            statistic = found["score"]
-        table["statistic"] = statistic
-        table["p"] = found["search_p"] if self.split == "optimal" else 2 * norm.sf(np.abs(statistic))
-        return pd.DataFrame(table)
-
-
-def check_options(alpha: float, n_permutations: int) -> None:
-    """Refuse an impossible false discovery rate or number of permutations."""
-    if not 0 < alpha < 1:
-        message = f"alpha is {alpha}; use a false discovery rate between 0 and 1, such as 0.05"
+def _prepare(
+    adata: AnnData,
+    time: str,
+    event: str,
+    *,
+    split: str | None,
+    groups: str | None,
+    strata: str | None,
+    covariates: Sequence[str] | None,
+) -> tuple[Hazards, Rows, NDArray[np.bool_]]:
+    """Read outcome, strata and covariates: the test, the rows that it is made on, and which samples they are of."""
+    outcome = read_outcome(adata, time, event)
+    levels, in_stratum = read_strata(adata, strata)
+    design, complete = read_covariates(adata, covariates)
+    known = outcome.known & in_stratum & complete
+    rows = make_rows(adata, known, groups, {time: outcome.time, event: outcome.event, str(strata): levels})
+    times, events = outcome.time[rows.first], outcome.event[rows.first]
+    if not events.any():
+        message = f"no event of adata.obs[{event!r}] is left among the {len(rows)} samples without missing columns"
         raise ValueError(message)
-    if n_permutations < 0:
-        message = f"n_permutations is {n_permutations}; use 0 for no null, or at least 1"
-        raise ValueError(message)
+    codes = None if levels is None else levels[rows.first]
+    return Hazards(times, events, codes, rows.mean(design) if design.size else None, split), rows, known
 
 
 def _check_split(split: str | None, strata: str | None, covariates: Sequence[str] | None) -> None:

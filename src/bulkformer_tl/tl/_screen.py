@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bulkformer_tl._progress import Progress
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-
-    from bulkformer_tl._progress import Progress
 
     Found = dict[str, NDArray[np.float64]]
     Test = Callable[[NDArray[np.float64], NDArray[np.intp]], Found]
@@ -86,6 +86,16 @@ class Screen:
         return table
 
 
+def check_options(alpha: float, n_permutations: int) -> None:
+    """Refuse an impossible false discovery rate or number of permutations."""
+    if not 0 < alpha < 1:
+        message = f"alpha is {alpha}; use a false discovery rate between 0 and 1, such as 0.05"
+        raise ValueError(message)
+    if n_permutations < 0:
+        message = f"n_permutations is {n_permutations}; use 0 for no null, or at least 1"
+        raise ValueError(message)
+
+
 def _patterns(missing: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
     """List the genes that are missing in the same rows, together."""
     if not missing.any():
@@ -105,6 +115,42 @@ def false_discovery_rate(p: NDArray[np.float64]) -> NDArray[np.float64]:
     if known.any():
         corrected[known] = false_discovery_control(p[known])
     return corrected
+
+
+def run_screen(
+    screen: Screen,
+    values: NDArray[np.float32],
+    imputed: NDArray[np.float32] | None,
+    genes: pd.Index,
+    *,
+    alpha: float,
+    n_permutations: int,
+    rng: np.random.Generator,
+    strata: NDArray[np.intp] | None = None,
+    description: str,
+) -> dict[str, pd.DataFrame]:
+    """Test genes, and where there are imputed values compare; see :func:`compare_imputed`.
+
+    Returns
+    -------
+    ``"genes"``; with imputed values also ``"imputed"`` and ``"changes"``.
+    """
+    rounds = 1 if imputed is None else 2 + n_permutations
+    with Progress(rounds * values.shape[1], description, unit="gene") as progress:
+        if imputed is None:
+            return {"genes": screen.table(screen.find(values, progress), genes)}
+        found = compare_imputed(
+            screen,
+            values,
+            imputed,
+            genes,
+            alpha=alpha,
+            n_permutations=n_permutations,
+            rng=rng,
+            progress=progress,
+            strata=strata,
+        )
+        return dict(zip(("genes", "imputed", "changes"), found, strict=True))
 
 
 def compare_imputed(

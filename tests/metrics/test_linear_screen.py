@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from bulkformer_tl.metrics._linear import linear_screen, moderate
+from bulkformer_tl.metrics._linear_screen import linear_screen, moderate
 
 
 def test_coefficients_equal_statsmodels():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from statsmodels.duration.hazard_regression import PHReg
 
-from bulkformer_tl.metrics._cox import cox_screen
+from bulkformer_tl.metrics._cox_screen import cox_screen
 
 
 def simulate(n: int = 90, genes: int = 5, *, seed: int = 0) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from statsmodels.duration.survfunc import survdiff
 
-from bulkformer_tl.metrics._logrank import best_cut, logrank_screen, martingale_residuals
+from bulkformer_tl.metrics._logrank_screen import best_cut, logrank_screen, martingale_residuals
 
 
 def simulate(n: int = 80, genes: int = 6, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
