@@ -155,14 +155,15 @@ NOT_OF_SAMPLES = {"pl.training"}
 @pytest.mark.parametrize("function", [p for p in functions("pp", "tl", "pl") if p.id not in NOT_OF_SAMPLES])
 def test_adata_comes_first(function):
     first = next(iter(parameters(function).values()))
-    assert first.name == "adata"
-    assert first.annotation in {"AnnData", "AnnData | Sequence[AnnData]"}
+    # what takes nothing but several modalities says so
+    assert first.name == ("mdata" if first.annotation == "MuData" else "adata")
+    assert first.annotation in {"AnnData", "AnnData | Sequence[AnnData]", "MuData"}
 
 
 @pytest.mark.parametrize("function", functions("pp", "tl", "pl", "datasets"))
 def test_at_most_one_more_is_positional(function):
     found = parameters(function).values()
-    positional = [p.name for p in found if p.kind in POSITIONAL and p.name != "adata"]
+    positional = [p.name for p in found if p.kind in POSITIONAL and p.name not in {"adata", "mdata"}]
     assert len(positional) <= 1, positional
     assert not any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in found)
 
@@ -194,7 +195,7 @@ def test_copy_marks_functions_that_write(function):
         assert "None" not in returns, "without copy a function returns what it made"
     else:
         assert (copy.kind, copy.default) == (inspect.Parameter.KEYWORD_ONLY, False)
-        assert returns == "AnnData | None"
+        assert returns in {"AnnData | None", "MuData | None"}
 
 
 @pytest.mark.parametrize("function", functions("pl", "datasets", "models"))
@@ -250,4 +251,4 @@ def test_docs_list_every_setting(name):
 def test_written_slots_are_documented(function):
     if "copy" in parameters(function):
         text = " ".join(sections(function.__doc__ or "")["Returns"])
-        assert re.search(r"``adata\.(obs|var|obsm|varm|layers|uns|varp)\[", text), "names each field it sets"
+        assert re.search(r"``[am]data\.(obs|var|obsm|varm|layers|uns|varp)\[", text), "names each field it sets"

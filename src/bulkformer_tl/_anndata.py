@@ -52,16 +52,23 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
     return matrix
 
 
-def check_anndata(adata: AnnData) -> None:
-    """Refuse anything but an AnnData, naming the modality to pass where it is a MuData."""
-    # a DataFrame has a method of that name
-    modalities: Any = getattr(adata, "mod", None)
-    if hasattr(modalities, "keys"):
+def check_anndata(adata: AnnData, *, or_mudata: bool = False) -> None:
+    """Refuse anything but an AnnData, naming the modality to pass where it is a MuData that will not do."""
+    if is_mudata(adata):
+        if or_mudata:
+            return
+        modalities: Any = getattr(adata, "mod", {})
         message = f"a MuData was passed; pass one of its modalities, for example mdata[{next(iter(modalities))!r}]"
         raise TypeError(message)
     if not all(hasattr(adata, name) for name in ("obs", "var", "layers", "uns")):
         message = f"expected an AnnData (samples x genes), found {type(adata).__name__}"
         raise TypeError(message)
+
+
+def is_mudata(adata: Any) -> bool:
+    """Say whether it is a MuData, without importing mudata."""
+    # a DataFrame has a method of that name
+    return hasattr(getattr(adata, "mod", None), "keys")
 
 
 def named_layers(adata: AnnData) -> dict[str, Any]:

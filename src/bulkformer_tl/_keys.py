@@ -45,6 +45,18 @@ class EmbedKeys:
 
 
 @dataclass(frozen=True)
+class FuseKeys:
+    """Slots of :func:`bulkformer_tl.tl.fuse`."""
+
+    key: str = "fused"
+
+    @property
+    def embedding(self) -> str:
+        """Representations of several modalities, side by side."""
+        return f"obsm/X_{self.key}"
+
+
+@dataclass(frozen=True)
 class GeneEmbeddingKeys:
     """Slots of :func:`bulkformer_tl.tl.gene_embeddings`."""
 

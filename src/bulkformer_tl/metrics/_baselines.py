@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bulkformer_tl.metrics._heads import Task, components, feature_steps, head_step, pipeline, rotation, set_options
 from bulkformer_tl.metrics._scale import one_scale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from bulkformer_tl.metrics._scale import Scale
 
 #: Name: (how features are made, what is fitted on them).
 RECIPES = {
@@ -94,7 +96,7 @@ def probe(
     task: Task,
     shape: tuple[int, int],
     transformer: Any = None,
-    scale: Literal["common", "each"] = "common",
+    scale: Scale = "common",
     rng: int | None = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -113,7 +115,8 @@ def probe(
         A scikit-learn transformer that makes the embedding and is fitted first.
     scale
         ``"common"`` divides all columns by one number, so that an embedding keeps its proportions; ``"each"`` scales
-        every column to unit variance, as befits genes.
+        every column to unit variance, as befits genes. Several representations side by side: how many columns of each
+        and how to scale them, ``((64, "common"), (30, "each"))``; then all get the same total variance.
     rng
         Seed of what is random.
     options
@@ -130,9 +133,7 @@ def probe(
         If the head, the task, the scale or an option is unknown.
     """
     _check_task(task)
-    if scale not in ("common", "each"):
-        message = f'scale is {scale!r}; use "common" or "each"'
-        raise ValueError(message)
+    _check_scale(scale, shape[1])
     options = dict(options or {})
     n_components = options.pop("n_components", None)
     if transformer is None:
@@ -147,7 +148,18 @@ def probe(
         steps = [*steps, ("pca", components(n_components, shape, rng))]
     name, estimator = head_step(head, task, shape, rng)
     made = pipeline([*steps, (name, set_options(estimator, head, options))])
-    return made.set_params(scale=one_scale()()) if scale == "common" else made
+    if scale == "each":
+        return made
+    return made.set_params(scale=one_scale()(() if scale == "common" else scale))
+
+
+def _check_scale(scale: Scale, n_columns: int) -> None:
+    if isinstance(scale, str) and scale not in ("common", "each"):
+        message = f'scale is {scale!r}; use "common" or "each", or how many columns each block has'
+        raise ValueError(message)
+    if not isinstance(scale, str) and sum(width for width, _ in scale) != n_columns:
+        message = f"scale has blocks of {[width for width, _ in scale]} columns and there are {n_columns}"
+        raise ValueError(message)
 
 
 def _check_task(task: str) -> None:

@@ -233,7 +233,7 @@ def _wilson(share: NDArray[np.float64], n: NDArray[np.int64]) -> tuple[NDArray[n
 
 
 def _read(adata: AnnData, key: str) -> Predicted:
-    check_anndata(adata)
+    check_anndata(adata, or_mudata=True)
     params = get_params(adata, key)
     if params.get("task") != "classification":
         message = f"adata.uns[{key!r}] is no result of bf.tl.classify; call it first, or pass its key"

@@ -42,7 +42,7 @@ def regression(adata: AnnData, key: str, *, intervals: bool = True, ax: Axes | N
     ValueError
         If fewer than two predicted samples have a known number.
     """
-    check_anndata(adata)
+    check_anndata(adata, or_mudata=True)
     params = get_params(adata, key)
     if params.get("task") != "regression":
         message = f"adata.uns[{key!r}] is no result of bf.tl.regress; call it first, or pass its key"

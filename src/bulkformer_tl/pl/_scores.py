@@ -110,7 +110,7 @@ def read_scores(adata: AnnData, key: str, metric: str | None) -> tuple[pd.DataFr
     KeyError
         If there is no such table or score; the message lists those that there are.
     """
-    check_anndata(adata)
+    check_anndata(adata, or_mudata=True)
     params = get_params(adata, key)
     if not params:
         message = f"adata.uns[{key!r}] is no result of this package; call bf.tl.classify, for example, first"

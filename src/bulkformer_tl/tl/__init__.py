@@ -3,6 +3,7 @@
 from bulkformer_tl.tl._biomarkers import biomarkers
 from bulkformer_tl.tl._classify import classify
 from bulkformer_tl.tl._embed import embed
+from bulkformer_tl.tl._fuse import fuse
 from bulkformer_tl.tl._gene_embeddings import gene_embeddings
 from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._impute import impute
@@ -15,6 +16,7 @@ __all__ = [
     "classify",
     "embed",
     "fitted_head",
+    "fuse",
     "gene_embeddings",
     "impute",
     "regress",

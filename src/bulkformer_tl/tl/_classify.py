@@ -11,6 +11,7 @@ from bulkformer_tl._anndata import check_anndata, check_slots, copied, write_res
 from bulkformer_tl._keys import ClassifyKeys
 from bulkformer_tl.tl._judge import Verdict, fingerprint, judge, merged, report, tabulate
 from bulkformer_tl.tl._keep import keep_head
+from bulkformer_tl.tl._mudata import takes_mudata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bulkformer_tl.metrics import Protocol
 
 
+@takes_mudata
 def classify(
     adata: AnnData,
     label: str,
@@ -47,11 +49,14 @@ def classify(
     Parameters
     ----------
     adata
-        Samples by genes, with the representation in ``obsm``.
+        Samples by genes, with the representation in ``obsm``. Or a :class:`~mudata.MuData` with the label in its
+        ``obs``: ``obsm`` is then that of the MuData and of its modality ``"rna"`` (or the first), whose expression
+        baselines read; a modality's name stands for its features; and results are written to the MuData.
     label
         Column of ``obs`` with the classes; missing where they are not known.
     use_rep
-        Key of ``obsm``, such as ``"X_bulkformer"`` or ``"X_pca"``; ``None`` takes expression itself.
+        Key of ``obsm``, such as ``"X_bulkformer"`` or ``"X_pca"``; ``None`` takes expression itself. Of what
+        :func:`fuse` made, each modality alone is one more baseline.
     layer
         ln(TPM+1) for the baselines and the search for near-duplicates; ``None`` reads ``X``.
     groups

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bulkformer_tl._anndata import check_anndata, get_params
+from bulkformer_tl._anndata import check_anndata, get_params, is_mudata
 from bulkformer_tl.tl._calibrate import sharpen
 from bulkformer_tl.tl._extract import KEPT, check_arrays, forward
 from bulkformer_tl.tl._head_files import read_head, write_head
+from bulkformer_tl.tl._mudata import as_anndata
 from bulkformer_tl.tl._samples import all_expression, embedding_params, get_representation
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Head:
         ValueError
             If it has another width or comes from another model.
         """
+        adata = as_anndata(adata, {self.facts["use_rep"]}) if is_mudata(adata) else adata
         check_anndata(adata)
         found = self.predict_array(self._matrix(adata, layer))
         if self.facts["task"] == "regression":
@@ -205,7 +207,7 @@ def fitted_head(adata: AnnData, key: str) -> Head:
     >>> table.shape == (adata.n_obs, 1 + adata.obs["tissue"].nunique())
     True
     """
-    check_anndata(adata)
+    check_anndata(adata, or_mudata=True)
     params = get_params(adata, key)
     if params.get("task") not in TASKS:
         message = f"adata.uns[{key!r}] is no result of bf.tl.classify or bf.tl.regress; call one of them first"

@@ -127,6 +127,8 @@ def judge(
     maker = partial(probe, head, task=task, rng=protocol.rng, options=options)
     maker(shape=(1, 1))
     plan = make_plan(samples, protocol)
+    # of a fused representation each modality is a baseline
+    baselines = [*baselines, *(block.name for block in samples.blocks)]
     name = EXPRESSION if use_rep is None else use_rep
     name = name if head == "linear" else f"{name} ({head})"
     extra = {}

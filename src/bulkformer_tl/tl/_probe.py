@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl.metrics import Protocol
+    from bulkformer_tl.metrics._scale import Scale
     from bulkformer_tl.tl._samples import Samples, Task
 
 #: Folds inside each training set that calibrate probabilities and intervals.
@@ -166,7 +167,7 @@ def candidates(
     extra: Mapping[str, NDArray[np.float32]],
     rng: int,
 ) -> dict[str, Candidate]:
-    """List what is judged: the representation, further ones under the same head, and baselines by name.
+    """List what is judged: the representation, its modalities and others under the same head, and baselines by name.
 
     ``maker`` builds the head of a ``shape`` and a ``scale``.
     """
@@ -174,8 +175,16 @@ def candidates(
     under_head = partial(_scaled, maker, "common")
     itself = samples.representation is samples.values
     first = partial(_scaled, maker, "each") if itself else under_head
+    if samples.blocks:
+        first = partial(_scaled, maker, tuple((b.columns.stop - b.columns.start, b.scale) for b in samples.blocks))
     found = {name: Candidate(samples.representation, first, head)}
+    for block in samples.blocks:
+        found[block.name] = Candidate(
+            samples.representation[:, block.columns], partial(_scaled, maker, block.scale), head
+        )
     for other in baselines:
+        if other in found:
+            continue
         if other in extra:
             found[other] = Candidate(extra[other], under_head, head)
             continue
@@ -186,7 +195,7 @@ def candidates(
     return found
 
 
-def _scaled(maker: Callable[..., Any], scale: Literal["common", "each"], shape: tuple[int, int]) -> Any:
+def _scaled(maker: Callable[..., Any], scale: Scale, shape: tuple[int, int]) -> Any:
     return maker(shape=shape, scale=scale)
 
 

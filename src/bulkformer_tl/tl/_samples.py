@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,24 @@ Task = Literal["classification", "regression"]
 
 #: What a representation is called that is expression itself.
 EXPRESSION = "expression"
+
+
+class Block(NamedTuple):
+    """Columns of a fused representation that come from one modality.
+
+    Parameters
+    ----------
+    name
+        What it is called in tables.
+    columns
+        Which ones.
+    scale
+        How they are scaled, as of :func:`bulkformer_tl.metrics.probe`.
+    """
+
+    name: str
+    columns: slice
+    scale: Literal["common", "each"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +67,8 @@ class Samples:
         Samples of the reference.
     genes
         Names of the columns of ``values``.
+    blocks
+        Modalities that the columns of a fused representation stand for, in their order; empty for any other.
     """
 
     target: NDArray[Any]
@@ -60,6 +80,7 @@ class Samples:
     groups: NDArray[np.intp] | None
     n_reference: int
     genes: list[str]
+    blocks: tuple[Block, ...] = ()
 
     @property
     def task(self) -> Task:
@@ -140,6 +161,7 @@ def read_samples(
         None if groups is None else _read_groups(parts, groups, labelled),
         n_reference,
         genes,
+        fused_blocks(adata, use_rep),
     )
 
 
@@ -230,7 +252,9 @@ def get_representation(adata: AnnData, use_rep: str) -> NDArray[np.float32]:
     given: Any = adata.obsm[use_rep]
     dense = given.toarray() if hasattr(given, "toarray") else np.asarray(given)
     found = to_float(dense, f"adata.obsm[{use_rep!r}]").astype(np.float32)
-    if found.ndim != 2 or not np.isfinite(found).all():
+    # what modalities lack is filled in inside the fold
+    allowed = ~np.isinf(found) if fused_blocks(adata, use_rep) else np.isfinite(found)
+    if found.ndim != 2 or not allowed.all():
         bad = int((~np.isfinite(found)).sum())
         message = f"adata.obsm[{use_rep!r}] has the shape {found.shape} with {bad} values that are NaN or infinite"
         raise ValueError(message)
@@ -252,10 +276,39 @@ def embedding_params(adata: AnnData, use_rep: str | None) -> dict[str, Any]:
     return {} if use_rep is None else get_params(adata, use_rep.removeprefix("X_"))
 
 
+def fused_blocks(adata: AnnData, use_rep: str | None) -> tuple[Block, ...]:
+    """Return the modalities of a representation that :func:`bulkformer_tl.tl.fuse` made; empty if it did not.
+
+    Raises
+    ------
+    ValueError
+        If it has other columns by now.
+    """
+    made = embedding_params(adata, use_rep)
+    if "blocks" not in made:
+        return ()
+    ends = np.cumsum([int(width) for width in made["widths"]])
+    width = adata.obsm[str(use_rep)].shape[1]
+    if ends[-1] != width:
+        message = f"adata.obsm[{use_rep!r}] has {width} columns and its note in uns {ends[-1]}; call bf.tl.fuse again"
+        raise ValueError(message)
+    names, scales = map(str, made["blocks"]), map(str, made["scales"])
+    columns = [slice(int(start), int(end)) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return tuple(Block(*found) for found in zip(names, columns, scales, strict=True))  # type: ignore[arg-type]
+
+
 def _refuse_other_model(parts: list[AnnData], use_rep: str) -> None:
     sums = {found["checksum"] for part in parts if "checksum" in (found := embedding_params(part, use_rep))}
     if len(sums) > 1:
         message = f"obsm[{use_rep!r}] of adata and of the reference come from different models; embed both with one"
+        raise ValueError(message)
+    fused = [fused_blocks(part, use_rep) for part in parts]
+    if fused[0] != fused[-1]:
+        names = [[block.name for block in blocks] for blocks in fused]
+        message = (
+            f"obsm[{use_rep!r}] of the reference holds {names[0]} and that of adata {names[-1]}; call bf.tl.fuse on "
+            "both alike"
+        )
         raise ValueError(message)
 
 
