@@ -13,7 +13,9 @@ from bulkformer_tl.metrics._classification import (
 )
 from bulkformer_tl.metrics._clustering import ari, asw, avg_bio, batch_mixing, nmi
 from bulkformer_tl.metrics._compare import compare
+from bulkformer_tl.metrics._compare_survival import compare_survival, evaluation_times
 from bulkformer_tl.metrics._concordance import concordance_by_stratum, harrell_c, uno_c
+from bulkformer_tl.metrics._curves import log_rank, survival_curves
 from bulkformer_tl.metrics._duplicates import near_duplicates
 from bulkformer_tl.metrics._evaluate import Evaluation, cross_validate
 from bulkformer_tl.metrics._fit import fit_predict
@@ -43,8 +45,10 @@ __all__ = [
     "brier",
     "calibration_error",
     "compare",
+    "compare_survival",
     "concordance_by_stratum",
     "cross_validate",
+    "evaluation_times",
     "f1",
     "fit_imputer",
     "fit_predict",
@@ -57,6 +61,7 @@ __all__ = [
     "k_fold",
     "leave_one_group_out",
     "leave_pair_out",
+    "log_rank",
     "near_duplicates",
     "nmi",
     "npv_50",
@@ -70,6 +75,7 @@ __all__ = [
     "sensitivity",
     "spearman",
     "survival_brier",
+    "survival_curves",
     "time_dependent_auc",
     "uno_c",
 ]

@@ -88,7 +88,7 @@ def compare(
         for metric, draws in scores.items():
             low, high = interval(draws[1:], protocol.level)
             rows.append((name, metric, axis, draws[0], low, high, len(true), spread[metric]))
-    differences = _differences(drawn, baselines, protocol.level)
+    differences = difference_table(drawn, baselines, protocol.level)
     differences.insert(DIFFERENCES.index("axis"), "axis", axis)
     differences["n"] = len(true)
     return pd.DataFrame(rows, columns=SCORES), differences
@@ -114,7 +114,8 @@ def _checked(
     return true.astype(np.intp) if dimensions == {2} else true
 
 
-def _differences(drawn: Mapping[str, Drawn], baselines: Sequence[str], level: float) -> pd.DataFrame:
+def difference_table(drawn: Mapping[str, Drawn], baselines: Sequence[str], level: float) -> pd.DataFrame:
+    """Compare the draws of each prediction with those of each baseline, metric by metric."""
     rows = []
     # Bonferroni: one interval per baseline, all of which hold together at the level asked for
     together = 1 - (1 - level) / max(len(baselines), 1)

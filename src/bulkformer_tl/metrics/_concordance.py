@@ -153,21 +153,35 @@ def _concordance(
     cases = np.flatnonzero(weights)
     for start in range(0, len(cases), BLOCK):
         i = cases[start : start + BLOCK]
-        pair = (times > times[i, None]) | ((times == times[i, None]) & ~events)
+        pair = later(times, events, i)
         if strata is not None:
             pair &= strata == strata[i, None]
-        lead = risks[i, None] - risks
-        won = np.where(np.abs(lead) <= TIED, 0.5, lead > 0)
-        concordant += float((weights[i, None] * pair * won).sum())
+        concordant += float((weights[i, None] * pair * won(risks, i)).sum())
         comparable += float((weights[i] * pair.sum(axis=1)).sum())
     return concordant, comparable
 
 
+def later(times: Numbers, events: NDArray[np.bool_], cases: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return who was followed beyond the event of each case, shape (cases, N)."""
+    found: NDArray[np.bool_] = (times > times[cases, None]) | ((times == times[cases, None]) & ~events)
+    return found
+
+
+def won(risks: Numbers, cases: NDArray[np.intp]) -> Numbers:
+    """Return 1 where a case has the larger risk, 0.5 where risks are tied, shape (cases, N)."""
+    lead = risks[cases, None] - risks
+    return np.where(np.abs(lead) <= TIED, 0.5, lead > 0)
+
+
 def _ratio(concordant: float, comparable: float) -> float:
     if not comparable:
-        message = (
-            "no pair is comparable: nobody is followed beyond the first event (within a stratum); "
-            "score more samples or fewer strata"
-        )
-        raise ValueError(message)
+        raise ValueError(no_pair())
     return concordant / comparable
+
+
+def no_pair() -> str:
+    """Say why there is no concordance."""
+    return (
+        "no pair is comparable: nobody is followed beyond the first event (within a stratum); "
+        "score more samples or fewer strata"
+    )

@@ -82,7 +82,9 @@ def _choose(
 
 
 def _loss(head: Any, features: Any, target: NDArray[Any]) -> float:
-    """Sum squared errors, or log losses where a fold may lack classes."""
+    """Sum squared errors, or log losses where a fold may lack classes, or what the head itself says it loses."""
+    if hasattr(head, "loss") and callable(head.loss):
+        return float(head.loss(features, target))
     if not hasattr(head, "predict_proba"):
         return float(((head.predict(features) - target) ** 2).sum())
     shares = head.predict_proba(features)[np.arange(len(target)), np.searchsorted(head.classes_, target)]
