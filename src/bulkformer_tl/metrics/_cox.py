@@ -89,7 +89,8 @@ def _minimise(values: Numbers, target: Any, penalty: float, l1_ratio: float) -> 
         coef = parts[:k] - parts[k:]
         loss, gradient = partial_likelihood(values @ coef, *outcome)
         slope = values.T @ gradient + ridge * coef
-        return loss + lasso * parts.sum() + ridge / 2 * (coef @ coef), np.r_[slope + lasso, lasso - slope]
+        total = float(loss + lasso * parts.sum() + ridge / 2 * (coef @ coef))
+        return total, np.r_[slope + lasso, lasso - slope]
 
     options = {"maxiter": 10_000, "maxfun": 20_000, "ftol": 1e-12, "gtol": 1e-6}
     found: Any = minimize(
