@@ -1,12 +1,10 @@
-"""Against lifelines and scikit-survival, and by hand."""
+"""Against lifelines and scipy, and by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from scipy.stats import CensoredData, logrank
-from sksurv.compare import compare_survival as sksurv_log_rank
-from sksurv.util import Surv
 
 from bulkformer_tl.metrics import log_rank, survival_curves
 from bulkformer_tl.metrics._partial_likelihood import partial_likelihood
@@ -45,7 +43,7 @@ def test_curve_by_hand():
     assert (table["low"] <= table["survival"]).all()
 
 
-def test_log_rank_equals_scipy_and_scikit_survival(cohort):
+def test_log_rank_equals_scipy(cohort):
     time, event, group = cohort
     two = group < 2
     parts = [CensoredData(uncensored=time[(group == k) & event], right=time[(group == k) & ~event]) for k in (0, 1)]
@@ -53,8 +51,6 @@ def test_log_rank_equals_scipy_and_scikit_survival(cohort):
     statistic, p = log_rank(time[two], event[two], group[two])
     assert statistic == pytest.approx(expected.statistic**2)
     assert p == pytest.approx(expected.pvalue)
-    structured = Surv.from_arrays(event, time)
-    assert log_rank(time, event, group) == pytest.approx(sksurv_log_rank(structured, group))
 
 
 def test_stratified_log_rank_is_the_score_test_of_the_stratified_cox_model(cohort):
@@ -83,7 +79,7 @@ def test_strata_that_explain_everything_leave_nothing():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match="group holds only 'a'; at least two classes are needed"):
+    with pytest.raises(ValueError, match=r"group holds \['a'\]; the test compares two groups"):
         log_rank([1, 2], [1, 1], ["a", "a"])
     with pytest.raises(ValueError, match="all 2 samples are censored"):
         survival_curves([1, 2], [0, 0], ["a", "b"])

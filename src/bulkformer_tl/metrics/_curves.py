@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from bulkformer_tl.metrics._censoring import check_outcome, kaplan_meier
-from bulkformer_tl.metrics._check import as_labels, refuse_one_class
+from bulkformer_tl.metrics._check import as_labels
+from bulkformer_tl.metrics._logrank_screen import logrank_screen
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -74,7 +75,7 @@ def _greenwood(survival: Numbers, died: Numbers, at_risk: Any, z: float) -> tupl
 def log_rank(
     time: ArrayLike, event: ArrayLike, group: ArrayLike, *, strata: ArrayLike | None = None
 ) -> tuple[float, float]:
-    """Log-rank test of whether groups have the same hazard (Mantel 1966), within strata where they are given.
+    """Log-rank test of whether two groups have the same hazard (Mantel 1966), within strata where they are given.
 
     Parameters
     ----------
@@ -83,49 +84,27 @@ def log_rank(
     event
         Whether the event happened, shape (N,).
     group
-        At least two groups, shape (N,).
+        Two groups, shape (N,).
     strata
         Observed and expected events are counted within these and then summed, shape (N,).
 
     Returns
     -------
-    The statistic, chi-squared with one degree of freedom less than groups, and its p-value; ``NaN`` where no event
-    happens while two groups of a stratum are at risk.
+    The statistic, chi-squared with one degree of freedom, and its p-value; ``NaN`` where no event happens while both
+    groups of a stratum are at risk.
 
     Raises
     ------
     ValueError
-        If there is one group only, all are censored, or values are missing.
+        If there are not two groups, all are censored, or values are missing.
     """
     from scipy.stats import chi2
 
     times, events, _ = check_outcome(time, event, time)
     codes, names = as_labels(group, "group", n=len(times))
-    refuse_one_class(names, "group")
-    levels = np.zeros(len(times), dtype=np.intp) if strata is None else as_labels(strata, "strata", n=len(times))[0]
-    k = len(names)
-    excess, variance = np.zeros(k), np.zeros((k, k))
-    for level in np.unique(levels):
-        here = levels == level
-        more, spread = _excess(times[here], events[here], np.eye(k)[codes[here]])
-        excess, variance = excess + more, variance + spread
-    rank = int(np.linalg.matrix_rank(variance))
-    if not rank:
-        return np.nan, np.nan
-    statistic = float(excess @ np.linalg.pinv(variance) @ excess)
-    return statistic, float(chi2.sf(statistic, rank))
-
-
-def _excess(times: Numbers, events: NDArray[np.bool_], member: Numbers) -> tuple[Numbers, Numbers]:
-    """Return observed minus expected events of each group, and their covariance."""
-    distinct, codes = np.unique(times, return_inverse=True)
-    leaving, died = np.zeros((2, len(distinct), member.shape[1]))
-    np.add.at(leaving, codes, member)
-    np.add.at(died, codes, member * events[:, None])
-    at_risk = leaving[::-1].cumsum(axis=0)[::-1]
-    n, d = at_risk.sum(axis=1), died.sum(axis=1)
-    share = at_risk / n[:, None]
-    # hypergeometric: d events fall on n samples at risk
-    factor = d * (n - d) / np.maximum(n - 1, 1)
-    spread = np.diag(factor @ share) - (share * factor[:, None]).T @ share
-    return (died - d[:, None] * share).sum(axis=0), spread
+    if len(names) != 2:
+        message = f"group holds {names.tolist()}; the test compares two groups"
+        raise ValueError(message)
+    levels = None if strata is None else as_labels(strata, "strata", n=len(times))[0]
+    (score,) = logrank_screen(times, events, codes[:, None] == 1, strata=levels)
+    return float(score**2), float(chi2.sf(score**2, 1))
