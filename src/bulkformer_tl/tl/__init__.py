@@ -2,6 +2,7 @@
 
 from bulkformer_tl.tl._biomarkers import biomarkers
 from bulkformer_tl.tl._classify import classify
+from bulkformer_tl.tl._differential_expression import differential_expression
 from bulkformer_tl.tl._embed import embed
 from bulkformer_tl.tl._fuse import fuse
 from bulkformer_tl.tl._gene_embeddings import gene_embeddings
@@ -14,6 +15,7 @@ __all__ = [
     "Head",
     "biomarkers",
     "classify",
+    "differential_expression",
     "embed",
     "fitted_head",
     "fuse",
