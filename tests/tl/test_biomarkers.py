@@ -115,6 +115,17 @@ def test_null_is_calibrated(split):
     assert (genes(adata)["fdr"] <= 0.05).sum() <= 1
 
 
+def test_protocols_choose_the_level_and_the_papers_split():
+    adata = make(80, 5)
+    bf.tl.biomarkers(adata, "days", event="died", protocol="paper")
+    bf.tl.biomarkers(adata, "days", event="died", split="median", key_added="median")
+    pd.testing.assert_frame_equal(genes(adata), genes(adata, "median"))
+    assert adata.uns["biomarkers"]["params"]["split"] == "median"
+    bf.tl.biomarkers(adata, "days", event="died", protocol=bf.metrics.Protocol(level=0.5), split="median")
+    assert (genes(adata)["low"] > genes(adata, "median")["low"]).all()
+    assert (genes(adata)["high"] < genes(adata, "median")["high"]).all()
+
+
 def test_optimal_cut_points_warn_and_give_no_interval():
     adata = make(150)
     with pytest.warns(UserWarning, match=r"hazard ratios are too large by construction .* corrected for the search"):
@@ -272,6 +283,7 @@ def test_bad_columns_are_refused_and_nothing_written(case):
         ({"split": "best"}, ValueError, r"split is 'best'; choose among \[None, 'median', 'optimal'\]"),
         ({"split": "optimal", "strata": "cancer"}, ValueError, 'without strata only; use split="median"'),
         ({"split": "optimal", "covariates": ["age"]}, ValueError, "without covariates only"),
+        ({"protocol": "ours"}, TypeError, "protocol is 'ours'"),
         ({"alpha": 5}, ValueError, "alpha is 5; use a false discovery rate between 0 and 1"),
         ({"n_permutations": -1}, ValueError, "n_permutations is -1"),
         ({"strata": "stage"}, KeyError, r"no column 'stage' \(strata\)"),

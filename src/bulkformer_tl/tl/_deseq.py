@@ -11,6 +11,7 @@ import pandas as pd
 
 from bulkformer_tl._anndata import get_matrix, row_blocks
 from bulkformer_tl._settings import settings
+from bulkformer_tl.tl._expression_tests import LEVEL
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,7 +51,6 @@ def deseq_table(
     genes: pd.Index,
     *,
     alpha: float,
-    level: float,
 ) -> pd.DataFrame:
     """Fit negative binomial models of all genes and test the class by Wald's test (Love et al. 2014).
 
@@ -66,8 +66,6 @@ def deseq_table(
         Their names.
     alpha
         False discovery rate that independent filtering aims at.
-    level
-        Of the intervals.
     """
     from pydeseq2.dds import DeseqDataSet
     from pydeseq2.default_inference import DefaultInference
@@ -91,7 +89,7 @@ def deseq_table(
     fold, error = (found[name].to_numpy(dtype=np.float64) for name in ("log2FoldChange", "lfcSE"))
     normalised = np.zeros(counts.shape)
     normalised[:, expressed] = fitted.layers["normed_counts"]
-    half = norm.isf((1 - level) / 2) * error
+    half = norm.isf((1 - LEVEL) / 2) * error
     columns = {
         "n": len(counts),
         "n_case": int(case.sum()),

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 #: Values are natural logarithms, changes are told in doublings.
 DOUBLING = float(np.log(2))
+#: Of the intervals.
+LEVEL = 0.95
 CLASSES = ("n_case", "n_control", "mean_case", "mean_control")
 
 
-def moderated_screen(case: NDArray[np.bool_], design: Numbers, level: float) -> Screen:
+def moderated_screen(case: NDArray[np.bool_], design: Numbers) -> Screen:
     """Test by a linear model and variances moderated across genes.
 
     Parameters
@@ -31,8 +33,6 @@ def moderated_screen(case: NDArray[np.bool_], design: Numbers, level: float) -> 
         Which rows are cases, shape (N,).
     design
         Covariates, shape (N, P).
-    level
-        Of the intervals.
     """
 
     def test(values: Numbers, rows: NDArray[np.intp]) -> Found:
@@ -43,12 +43,12 @@ def moderated_screen(case: NDArray[np.bool_], design: Numbers, level: float) -> 
 
     def finish(found: Found) -> pd.DataFrame:
         posterior, df = moderate(found["variance"], np.nan_to_num(found["df"]))
-        return _t_table(found, np.sqrt(found["factor"] * posterior), df, level)
+        return _t_table(found, np.sqrt(found["factor"] * posterior), df)
 
     return Screen((*CLASSES, "effect", "variance", "factor", "df"), test, finish)
 
 
-def welch_screen(case: NDArray[np.bool_], level: float) -> Screen:
+def welch_screen(case: NDArray[np.bool_]) -> Screen:
     """Test by Welch's t, which lets variances of a gene differ between the classes."""
 
     def test(values: Numbers, rows: NDArray[np.intp]) -> Found:
@@ -62,7 +62,7 @@ def welch_screen(case: NDArray[np.bool_], level: float) -> Screen:
         return found | {"effect": found["mean_case"] - found["mean_control"], "error": np.sqrt(one + other), "df": df}
 
     def finish(found: Found) -> pd.DataFrame:
-        return _t_table(found, found["error"], found["df"], level)
+        return _t_table(found, found["error"], found["df"])
 
     return Screen((*CLASSES, "effect", "error", "df"), test, finish)
 
@@ -112,13 +112,13 @@ def _start(found: Found, effect: Numbers) -> dict[str, Any]:
     return counts | {name: found[name] for name in CLASSES[2:]} | {"log2_fold_change": effect / DOUBLING}
 
 
-def _t_table(found: Found, error: Numbers, df: Numbers, level: float) -> pd.DataFrame:
+def _t_table(found: Found, error: Numbers, df: Numbers) -> pd.DataFrame:
     from scipy.stats import t
 
     effect = found["effect"]
     with np.errstate(invalid="ignore", divide="ignore"):
         statistic = np.where(error > 0, effect / error, np.nan)
-        half = t.isf((1 - level) / 2, df) * error
+        half = t.isf((1 - LEVEL) / 2, df) * error
         p = 2 * t.sf(np.abs(statistic), df)
     table = _start(found, effect)
     table |= {"low": (effect - half) / DOUBLING, "high": (effect + half) / DOUBLING, "statistic": statistic, "p": p}
