@@ -155,6 +155,66 @@ class RegressKeys:
         return f"obs/{self.name}_out_of_distribution"
 
 
+@dataclass(frozen=True)
+class TransferKeys:
+    """Slots of :func:`bulkformer_tl.tl.transfer`."""
+
+    key: str
+
+    @classmethod
+    def of(cls, label: str, key_added: str | None) -> TransferKeys:
+        """Name slots after the label, or after ``key_added`` where it is given."""
+        return cls(f"transfer_{label}" if key_added is None else key_added)
+
+    @property
+    def prediction(self) -> str:
+        """Predicted class or number."""
+        return f"obs/{self.key}_pred"
+
+    @property
+    def probabilities(self) -> str:
+        """Shares of the vote, one column per class."""
+        return f"obsm/{self.key}_proba"
+
+    @property
+    def p_value(self) -> str:
+        """Conformal p-value of the distance."""
+        return f"obs/{self.key}_ood_p"
+
+    @property
+    def ratio(self) -> str:
+        """Distance beside those within the reference."""
+        return f"obs/{self.key}_ood_ratio"
+
+    @property
+    def outlier(self) -> str:
+        """Whether the sample is far from the reference."""
+        return f"obs/{self.key}_out_of_distribution"
+
+    @property
+    def neighbors(self) -> str:
+        """Names of the nearest samples of the reference."""
+        return f"obsm/{self.key}_neighbors"
+
+    @property
+    def distances(self) -> str:
+        """Their distances."""
+        return f"obsm/{self.key}_distances"
+
+    @property
+    def slots(self) -> list[str]:
+        """All that may be written."""
+        return [
+            self.prediction,
+            self.probabilities,
+            self.p_value,
+            self.ratio,
+            self.outlier,
+            self.neighbors,
+            self.distances,
+        ]
+
+
 def params(key: str) -> str:
     """Return the slot that holds how a result was made."""
     return f"uns/{key}"

@@ -10,6 +10,7 @@ from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._impute import impute
 from bulkformer_tl.tl._regress import regress
 from bulkformer_tl.tl._score_imputation import score_imputation
+from bulkformer_tl.tl._transfer import transfer
 
 __all__ = [
     "Head",
@@ -23,4 +24,5 @@ __all__ = [
     "impute",
     "regress",
     "score_imputation",
+    "transfer",
 ]

@@ -95,19 +95,58 @@ def far_from_training(
     from sklearn.impute import SimpleImputer
 
     fill = SimpleImputer(keep_empty_features=True).fit(train)
-    known = fill.transform(train)
-    members = np.arange(len(known)) if groups is None else groups
-    usual = _distance(known, known, (members, members))
-    usual = usual[np.isfinite(usual)]
+    usual, found = distances_to_training(fill.transform(train), fill.transform(test), groups)
+    return far_out(usual, found)
+
+
+def distances_to_training(
+    train: NDArray[np.floating],
+    test: NDArray[np.floating],
+    groups: NDArray[np.intp] | None = None,
+    *,
+    n_neighbors: int = N_NEIGHBORS,
+    metric: str = "euclidean",
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean distances to the nearest training samples: of each of these to other groups, and of other samples.
+
+    Parameters
+    ----------
+    train
+        Training samples, complete, shape (N, D).
+    test
+        Other samples, complete, shape (M, D).
+    groups
+        Groups of the training samples, shape (N,); ``None`` if each is one of its own.
+    n_neighbors
+        How many are the nearest.
+    metric
+        As of scikit-learn.
+
+    Returns
+    -------
+    Distances within the training samples, at most N, those without a sample of another group left out; and of the
+    others, shape (M,).
+    """
+    members = np.arange(len(train)) if groups is None else groups
+    usual = _distance(train, train, (members, members), n_neighbors, metric)
+    return usual[np.isfinite(usual)], _distance(test, train, None, n_neighbors, metric)
+
+
+def far_out(usual: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Flag distances that are three interquartile ranges above the upper quartile of the usual ones (Tukey 1977)."""
     if not len(usual):
-        return np.zeros(len(test), dtype=bool)
+        return np.zeros(len(found), dtype=bool)
     lower, upper = np.quantile(usual, [0.25, 0.75])
-    found: NDArray[np.bool_] = _distance(fill.transform(test), known, None) > upper + FAR_OUT * (upper - lower)
-    return found
+    flags: NDArray[np.bool_] = found > upper + FAR_OUT * (upper - lower)
+    return flags
 
 
 def _distance(
-    rows: NDArray[np.floating], known: NDArray[np.floating], members: tuple[NDArray[np.intp], NDArray[np.intp]] | None
+    rows: NDArray[np.floating],
+    known: NDArray[np.floating],
+    members: tuple[NDArray[np.intp], NDArray[np.intp]] | None,
+    n_neighbors: int,
+    metric: str,
 ) -> NDArray[np.float64]:
     """Return the mean distance of each row to its nearest known samples, those of its own group left out."""
     from sklearn.metrics import pairwise_distances_chunked
@@ -116,11 +155,11 @@ def _distance(
         if members is not None:
             own = members[0][start : start + len(block), None] == members[1][None]
             block = np.where(own, np.inf, block)
-        k = min(N_NEIGHBORS, block.shape[1])
+        k = min(n_neighbors, block.shape[1])
         closest = np.sort(np.partition(block, k - 1, axis=1)[:, :k], axis=1)
         finite = np.isfinite(closest)
         total = np.where(finite, closest, 0).sum(axis=1)
         return np.where(finite.any(axis=1), total / np.maximum(finite.sum(axis=1), 1), np.inf)
 
-    found = list(pairwise_distances_chunked(rows, known, reduce_func=nearest))
+    found = list(pairwise_distances_chunked(rows, known, reduce_func=nearest, metric=metric))
     return np.concatenate(found)

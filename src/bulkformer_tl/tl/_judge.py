@@ -137,7 +137,7 @@ def judge(
         extra = {UNTRAINED: untrained_embedding(parts, use_rep, rng=protocol.rng)}
     found = candidates(samples, name, head=head, maker=maker, baselines=baselines, extra=extra, rng=protocol.rng)
     predictions = predict_all(plan, found, name)
-    params = _params(adata, plan, label=label, use_rep=use_rep, layer=layer, groups=groups, covariates=covariates)
+    params = plan_params(adata, plan, label=label, use_rep=use_rep, layer=layer, groups=groups, covariates=covariates)
     params |= {"representation": name, "head": head, "baselines": baselines}
     if protocol.caveat:
         logger.warning("%s: %s", label, protocol.caveat)
@@ -166,7 +166,7 @@ def resolve_baselines(protocol: Protocol, task: Task, covariates: Sequence[str] 
     return list(protocol.baselines)
 
 
-def _params(
+def plan_params(
     adata: AnnData,
     plan: Plan,
     *,
@@ -176,6 +176,7 @@ def _params(
     groups: str | None,
     covariates: Sequence[str] | None,
 ) -> dict[str, Any]:
+    """Say how samples were read and split, and what is known of the model, as plain values."""
     samples, protocol = plan.samples, plan.protocol
     joined = 0 if plan.groups is None else len(plan.groups) - len(np.unique(plan.groups))
     made = embedding_params(adata, use_rep)
