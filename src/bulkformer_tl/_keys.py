@@ -213,6 +213,27 @@ class TransferKeys:
             self.neighbors,
             self.distances,
         ]
+class DrugResponseKeys:
+    """Slots of :func:`bulkformer_tl.tl.drug_response`."""
+
+    key: str = "drug_response"
+
+    @property
+    def prediction(self) -> str:
+        """Predicted response, a column per drug."""
+        return f"obsm/{self.key}_pred"
+
+
+@dataclass(frozen=True)
+class EssentialityKeys:
+    """Slots of :func:`bulkformer_tl.tl.essentiality`."""
+
+    key: str = "essentiality"
+
+    @property
+    def prediction(self) -> str:
+        """Predicted effect, genes as columns of ``var``."""
+        return f"layers/{self.key}_pred"
 
 
 def params(key: str) -> str:

@@ -86,9 +86,14 @@ def one_versus_rest(area: Any, codes: NDArray[np.intp], shares: Weighted, weight
 
 
 def roc_area(positive: NDArray[np.bool_], score: Weighted, weights: Weighted) -> Weighted:
+    return divide(*roc_pairs(positive, score, weights))
+
+
+def roc_pairs(positive: NDArray[np.bool_], score: Weighted, weights: Weighted) -> Weighted:
+    """Count pairs of a positive and a negative sample: those in the right order (ties half), and all, (2, B)."""
     hits, misses = _by_threshold(positive, score, weights)
     below = np.cumsum(misses, axis=1) - misses / 2
-    return divide((hits * below).sum(axis=1), hits.sum(axis=1) * misses.sum(axis=1))
+    return np.stack([(hits * below).sum(axis=1), hits.sum(axis=1) * misses.sum(axis=1)])
 
 
 def precision_area(positive: NDArray[np.bool_], score: Weighted, weights: Weighted) -> Weighted:

@@ -3,20 +3,24 @@
 from bulkformer_tl.tl._biomarkers import biomarkers
 from bulkformer_tl.tl._classify import classify
 from bulkformer_tl.tl._differential_expression import differential_expression
+from bulkformer_tl.tl._drug_response import drug_response
 from bulkformer_tl.tl._embed import embed
 from bulkformer_tl.tl._fuse import fuse
 from bulkformer_tl.tl._gene_embeddings import gene_embeddings
 from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._impute import impute
+from bulkformer_tl.tl._pair_heads import PairHead
 from bulkformer_tl.tl._regress import regress
 from bulkformer_tl.tl._score_imputation import score_imputation
 from bulkformer_tl.tl._transfer import transfer
 
 __all__ = [
     "Head",
+    "PairHead",
     "biomarkers",
     "classify",
     "differential_expression",
+    "drug_response",
     "embed",
     "fitted_head",
     "fuse",

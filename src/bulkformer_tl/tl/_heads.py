@@ -13,8 +13,10 @@ from bulkformer_tl._anndata import check_anndata, get_params, is_mudata
 from bulkformer_tl.tl._calibrate import sharpen
 from bulkformer_tl.tl._extract import KEPT, check_arrays, forward
 from bulkformer_tl.tl._head_files import read_head, write_head
+from bulkformer_tl.tl._head_input import head_matrix
 from bulkformer_tl.tl._mudata import as_anndata
-from bulkformer_tl.tl._samples import all_expression, embedding_params, get_representation
+from bulkformer_tl.tl._pair_heads import TASKS as PAIR_TASKS
+from bulkformer_tl.tl._pair_heads import PairHead, stored_head
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +88,7 @@ class Head:
         """
         adata = as_anndata(adata, {self.facts["use_rep"]}) if is_mudata(adata) else adata
         check_anndata(adata)
-        found = self.predict_array(self._matrix(adata, layer))
+        found = self.predict_array(head_matrix(adata, layer, self.facts))
         if self.facts["task"] == "regression":
             width = self.facts["calibration"]
             numbers = {"prediction": found, "low": found - width, "high": found + width}
@@ -157,37 +159,23 @@ class Head:
         """
         return cls(*read_head(path))
 
-    def _matrix(self, adata: AnnData, layer: str | None) -> NDArray[np.float32]:
-        genes, use_rep = self.facts["genes"], self.facts["use_rep"]
-        if genes:
-            absent = [name for name in genes if name not in adata.var_names]
-            if absent:
-                message = f"adata lacks {len(absent)} of the head's {len(genes)} genes, such as {absent[0]!r}"
-                raise KeyError(message + "; add them as missing with bf.pp.align_genes")
-            return all_expression([adata], layer, genes)
-        made = embedding_params(adata, use_rep).get("checksum", "")
-        if made and self.facts["checksum"] and made != self.facts["checksum"]:
-            message = (
-                f"adata.obsm[{use_rep!r}] comes from another model than the head was fitted to; embed it with that"
-            )
-            raise ValueError(message)
-        return get_representation(adata, use_rep)
 
-
-def fitted_head(adata: AnnData, key: str) -> Head:
-    """Return the head that classification or regression fitted to all training samples.
+def fitted_head(adata: AnnData, key: str) -> Head | PairHead:
+    """Return the head that a task fitted to all training samples.
 
     Parameters
     ----------
     adata
-        Samples after :func:`bulkformer_tl.tl.classify` or :func:`bulkformer_tl.tl.regress`; also when read back from
-        a file.
+        Samples after :func:`bulkformer_tl.tl.classify`, :func:`bulkformer_tl.tl.regress`,
+        :func:`bulkformer_tl.tl.drug_response` or :func:`bulkformer_tl.tl.essentiality`; also when read back from a
+        file.
     key
         Name of the result, such as ``"classify_disease"``.
 
     Returns
     -------
-    The head of the latest run under that name, fitted to all labelled samples (or to the reference).
+    The head of the latest run under that name, fitted to all labelled samples (or to the reference): a :class:`Head`,
+    or a :class:`PairHead` of drugs or genes.
 
     Raises
     ------
@@ -209,7 +197,7 @@ def fitted_head(adata: AnnData, key: str) -> Head:
     """
     check_anndata(adata, or_mudata=True)
     params = get_params(adata, key)
-    if params.get("task") not in TASKS:
+    if params.get("task") not in (*TASKS, *PAIR_TASKS):
         message = f"adata.uns[{key!r}] is no result of bf.tl.classify or bf.tl.regress; call one of them first"
         raise KeyError(message)
     entry: Any = adata.uns[key]
@@ -217,11 +205,13 @@ def fitted_head(adata: AnnData, key: str) -> Head:
         message = f"head={params['head']!r} is not kept, since it would hold its training samples; use one of {KEPT}"
         raise ValueError(message)
     stored = entry["head"]
+    if params["task"] in PAIR_TASKS:
+        return stored_head(stored)
     arrays = {str(name): np.asarray(array) for name, array in stored["arrays"].items()}
     return Head(json.loads(str(stored["facts"])), arrays)
 
 
-def as_entry(head: Head) -> dict[str, Any]:
+def as_entry(head: Head | PairHead) -> dict[str, Any]:
     """Return the head as plain values that ``uns`` can hold and write."""
     return {"facts": json.dumps(head.facts), "arrays": dict(head.arrays)}
 

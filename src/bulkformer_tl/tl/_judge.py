@@ -286,11 +286,11 @@ def fingerprint(verdict: Verdict, **options: Any) -> str:
 
 
 def merged(
-    adata: AnnData, key: str, mark: str, scores: pd.DataFrame, differences: pd.DataFrame
+    adata: AnnData, key: str, mark: str, scores: pd.DataFrame, differences: pd.DataFrame, **more: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
     """Add the rows to the tables of an earlier run on the same samples, folds and baselines, or begin anew."""
     before = get_params(adata, key)
-    tables = {"scores": scores, "differences": differences}
+    tables = {"scores": scores, "differences": differences, **more}
     if not before or not all(name in adata.uns[key] for name in tables):
         return tables
     if before.get("fingerprint") != mark:
@@ -301,12 +301,16 @@ def merged(
 
 def report(key: str, verdict: Verdict, scores: pd.DataFrame, differences: pd.DataFrame) -> None:
     """Log the main score, and every baseline that is better or that cannot be told apart."""
-    metric = MAIN[verdict.samples.task]
-    row = scores[(scores["representation"] == verdict.name) & (scores["metric"] == metric)].iloc[0]
+    report_score(key, verdict.name, MAIN[verdict.samples.task], scores, differences)
+
+
+def report_score(key: str, name: str, metric: str, scores: pd.DataFrame, differences: pd.DataFrame) -> None:
+    """Log one score, along the first axis that has it, and how every baseline that has it stands to it."""
+    row = scores[(scores["representation"] == name) & (scores["metric"] == metric)].iloc[0]
     logger.info(
-        "%s: %s reaches %s %.3f (%.3f to %.3f, axis %s, %d samples)",
+        "%s: %s reaches %s %.3f (%.3f to %.3f, axis %s, n = %d)",
         key,
-        verdict.name,
+        name,
         metric,
         row["mean"],
         row["low"],
@@ -314,9 +318,8 @@ def report(key: str, verdict: Verdict, scores: pd.DataFrame, differences: pd.Dat
         row["axis"],
         row["n"],
     )
-    for line in differences[differences["metric"] == metric].to_dict("records"):
-        verb = {verdict.name: "is beaten by", line["baseline"]: "WINS over"}.get(
-            line["better"], "is not told apart from"
-        )
+    same = (differences["metric"] == metric) & (differences["axis"] == row["axis"])
+    for line in differences[same].dropna(subset="difference").to_dict("records"):
+        verb = {name: "is beaten by", line["baseline"]: "WINS over"}.get(line["better"], "is not told apart from")
         span = f"{line['difference']:+.3f}, {line['low']:+.3f} to {line['high']:+.3f}"
-        logger.info("%s: the baseline %s %s %s (difference %s)", key, line["baseline"], verb, verdict.name, span)
+        logger.info("%s: the baseline %s %s %s (difference %s)", key, line["baseline"], verb, name, span)

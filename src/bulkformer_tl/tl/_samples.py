@@ -142,13 +142,7 @@ def read_samples(
         check_anndata(part)
     n_reference = 0 if reference is None else reference.n_obs
     target, classes, labelled = _read_target(parts, label, task)
-    genes = _common_genes(parts)
-    values = all_expression(parts, layer, genes) if use_rep is None or expression else None
-    if use_rep is not None:
-        _refuse_other_model(parts, use_rep)
-        representation = _stack([get_representation(part, use_rep) for part in parts], use_rep)
-    else:
-        representation = all_expression(parts, layer, genes) if values is None else values
+    representation, values, genes = read_representation(parts, use_rep, layer, expression=expression)
     return Samples(
         target,
         classes,
@@ -163,6 +157,18 @@ def read_samples(
         genes,
         fused_blocks(adata, use_rep),
     )
+
+
+def read_representation(
+    parts: list[AnnData], use_rep: str | None, layer: str | None, *, expression: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, list[str]]:
+    """Return what is judged (N, D), ln(TPM+1) where it is read (N, G), and the genes that all parts have."""
+    genes = _common_genes(parts)
+    values = all_expression(parts, layer, genes) if use_rep is None or expression else None
+    if use_rep is None:
+        return all_expression(parts, layer, genes) if values is None else values, values, genes
+    _refuse_other_model(parts, use_rep)
+    return _stack([get_representation(part, use_rep) for part in parts], use_rep), values, genes
 
 
 def column(adata: AnnData, name: str, argument: str) -> pd.Series[Any]:
