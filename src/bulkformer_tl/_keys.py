@@ -213,6 +213,9 @@ class TransferKeys:
             self.neighbors,
             self.distances,
         ]
+
+
+@dataclass(frozen=True)
 class DrugResponseKeys:
     """Slots of :func:`bulkformer_tl.tl.drug_response`."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bulkformer_tl.metrics._compare import BLOCK, _differences
+from bulkformer_tl.metrics._compare import BLOCK, difference_table
 from bulkformer_tl.metrics._regression import FLAT
 from bulkformer_tl.metrics._resample import resample
 from bulkformer_tl.metrics._tables import DIFFERENCES, SCORES, interval
@@ -135,7 +135,7 @@ def compare_matrices(
                 table = pd.DataFrame({"representation": name, "unit": np.arange(len(counts)), "n": counts, **values})
                 units[axis].append(table[counts > 0])
     for axis in (*axes, "global"):
-        part = _differences({name: scored[axis][0] for name, scored in drawn.items()}, baselines, level)
+        part = difference_table({name: scored[axis][0] for name, scored in drawn.items()}, baselines, level)
         part.insert(DIFFERENCES.index("axis"), "axis", axis)
         part["n"] = next((row[6] for row in rows if row[2] == axis), 0)
         parts.append(part)
