@@ -8,6 +8,7 @@ from bulkformer_tl.pl._palette import palette
 from bulkformer_tl.pl._regression import regression
 from bulkformer_tl.pl._scores import scores
 from bulkformer_tl.pl._training import training
+from bulkformer_tl.pl._volcano import volcano
 
 __all__ = [
     "calibration",
@@ -20,4 +21,5 @@ __all__ = [
     "roc",
     "scores",
     "training",
+    "volcano",
 ]
