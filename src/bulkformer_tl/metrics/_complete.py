@@ -83,18 +83,57 @@ def nearest_column(known: Numbers, features: NDArray[np.floating]) -> Numbers:
     -------
     Predictions, shape (N, M).
     """
-    from sklearn.metrics import pairwise_distances
+    from sklearn.metrics import pairwise_distances_argmin
 
     found = additive(known)
     filled = np.where(np.isnan(known), found, known)
     # a row without any known entry is known by nothing but the columns' means
     seen = ~np.isnan(known).all(axis=0)
     new, old = features[~seen], features[seen]
-    if np.isin(features, (0, 1)).all():
-        distances = pairwise_distances(new > 0, old > 0, metric="jaccard")
-    else:
-        spread = old.std(axis=0)
-        scale = np.where(spread > 0, spread, 1.0)
-        distances = pairwise_distances(new / scale, old / scale)
-    found[:, ~seen] = filled[:, np.flatnonzero(seen)[distances.argmin(axis=1)]]
+    if not seen.all():
+        if np.isin(features, (0, 1)).all():
+            nearest = pairwise_distances_argmin(new > 0, old > 0, metric="jaccard")
+        else:
+            spread = old.std(axis=0)
+            scale = np.where(spread > 0, spread, 1.0)
+            nearest = pairwise_distances_argmin(new / scale, old / scale)
+        found[:, ~seen] = filled[:, np.flatnonzero(seen)[nearest]]
+    return found
+
+
+def own_slope(known: Numbers, own: NDArray[np.floating]) -> Numbers:
+    """Predict each entry by one number that belongs to it, such as the expression of the gene in the line.
+
+    Each column has its mean and its slope, which is shrunk towards the slope that all columns share, by as much as an
+    average column has to say. A column without any known entry has that slope, and the mean that a line through the
+    columns' means gives.
+
+    Parameters
+    ----------
+    known
+        Shape (N, M), ``NaN`` where not known.
+    own
+        The number of each entry, shape (N, M); ``NaN`` takes the mean of its column.
+
+    Returns
+    -------
+    Predictions, shape (N, M).
+    """
+    present = ~np.isnan(known)
+    rows, columns = present.any(axis=1), present.any(axis=0)
+    counts = np.maximum(present.sum(axis=0), 1)
+    usual = own[rows].astype(np.float64)
+    measured = np.maximum((~np.isnan(usual)).sum(axis=0), 1)
+    values = np.where(np.isnan(own), np.nansum(usual, axis=0) / measured, own)
+    level = np.where(present, known, 0.0).sum(axis=0) / counts
+    center = np.where(columns, np.where(present, values, 0.0).sum(axis=0) / counts, values[rows].mean(axis=0))
+    x, y = np.where(present, values - center, 0.0), np.where(present, known - level, 0.0)
+    square, product = (x**2).sum(axis=0), (x * y).sum(axis=0)
+    shared = product.sum() / square.sum() if square.sum() > 0 else 0.0
+    prior = square[columns].mean()
+    slope = (product + prior * shared) / (square + prior) if prior > 0 else np.zeros_like(square)
+    spread = float(np.ptp(center[columns]))
+    tilt, base = np.polyfit(center[columns], level[columns], 1) if spread > 0 else (0.0, level[columns].mean())
+    level = np.where(columns, level, base + tilt * center)
+    found: Numbers = level + slope * (values - center)
     return found

@@ -319,6 +319,7 @@ def report_score(key: str, name: str, metric: str, scores: pd.DataFrame, differe
         row["n"],
     )
     same = (differences["metric"] == metric) & (differences["axis"] == row["axis"])
+    same &= differences["representation"] == name
     for line in differences[same].dropna(subset="difference").to_dict("records"):
         verb = {name: "is beaten by", line["baseline"]: "WINS over"}.get(line["better"], "is not told apart from")
         span = f"{line['difference']:+.3f}, {line['low']:+.3f} to {line['high']:+.3f}"

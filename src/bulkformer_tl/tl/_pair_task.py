@@ -205,7 +205,7 @@ def judge_pairs(
     options
         How it is done.
     extra
-        Candidates by name that take the place of those that are made here.
+        Further representations: name, and a function of the known matrix, as of :func:`candidates`.
     """
     protocol, kind = options.protocol, options.kind
     splits = plan_pairs(pairs, kind, protocol)
@@ -223,7 +223,7 @@ def judge_pairs(
         untrained=untrained,
         rng=protocol.rng,
     )
-    found |= {name: fit for name, fit in (extra or {}).items() if name in found}
+    found |= extra or {}
     return PairVerdict(
         pairs, options, splits, fill_pairs(pairs, kind, protocol, splits=splits, found=found, task=options.task)
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from bulkformer_tl._progress import Progress
 from bulkformer_tl.metrics import Split, k_fold, leave_pair_out
-from bulkformer_tl.metrics._complete import additive, column_mean, nearest_column
+from bulkformer_tl.metrics._complete import additive, column_mean, nearest_column, own_slope
 from bulkformer_tl.metrics._heads import grid_of
 from bulkformer_tl.tl._pair_mlp import fit_mlp
 from bulkformer_tl.tl._pair_model import fit_linear
@@ -58,6 +58,8 @@ class Pairs:
         Lines of the reference.
     genes
         Names of the columns of ``values``.
+    own
+        A number that belongs to each pair, such as the expression of the gene in the line, shape (N, M), or ``None``.
     """
 
     known: Numbers
@@ -70,6 +72,7 @@ class Pairs:
     column_groups: NDArray[np.intp]
     n_reference: int
     genes: list[str]
+    own: NDArray[np.float32] | None = None
 
     @property
     def positions(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -113,7 +116,8 @@ class Kind:
         """Every baseline, and whether it is taken unless a protocol names others."""
         other = self.unseen in (self.column, "pair")
         names = {f"{self.column}_mean": True, "additive": other, f"nearest_{self.column}": self.new_columns}
-        return {**names, "raw": True, "pca": True, "untrained": False}
+        own = {"expression": True} if self.column == "gene" else {}
+        return {**names, **own, "raw": True, "pca": True, "untrained": False}
 
 
 @dataclass(eq=False)
@@ -231,11 +235,13 @@ def candidates(
     found: dict[str, Any] = {name: first}
     for other in baselines:
         if other == "additive":
-            found[other] = partial(_filled, additive)
+            found[other] = partial(filled_by, additive)
         elif other.endswith("_mean"):
-            found[other] = partial(_filled, column_mean)
+            found[other] = partial(filled_by, column_mean)
+        elif other == "expression":
+            found[other] = partial(filled_by, partial(own_slope, own=np.asarray(pairs.own)))
         elif other.startswith("nearest_"):
-            found[other] = partial(_filled, partial(nearest_column, features=np.asarray(pairs.features)))
+            found[other] = partial(filled_by, partial(nearest_column, features=np.asarray(pairs.features)))
         else:
             made: Recipe = {"raw": "each", "pca": "pca"}.get(other, "common")  # type: ignore[assignment]
             matrix = untrained if other == "untrained" else pairs.values
@@ -243,7 +249,8 @@ def candidates(
     return found
 
 
-def _filled(fill: Callable[[Numbers], Numbers], known: Numbers) -> tuple[Numbers, None]:
+def filled_by(fill: Callable[[Numbers], Numbers], known: Numbers) -> tuple[Numbers, None]:
+    """Return what a function of the known matrix fills it with, and no model."""
     return fill(known), None
 
 

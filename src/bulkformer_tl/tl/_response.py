@@ -74,7 +74,7 @@ def read_table(parts: list[AnnData], table: Any, *, lines: str | None, name: str
             )
             raise ValueError(message)
     values, classes = _numbers(table, name, kind)
-    names = np.concatenate([_line_names(part, lines) for part in parts])
+    names = np.concatenate([line_names(part, lines) for part in parts])
     known = _match(values, pd.Index(table.index.astype(str)), names, lines, name)
     measured = ~np.isnan(known)
     _check_measured(known, measured, name, kind)
@@ -105,13 +105,14 @@ def _numbers(table: pd.DataFrame, name: str, kind: str) -> tuple[NDArray[np.floa
             f"{name} is infinite for {table.index[at[0]]!r} and {table.columns[at[1]]!r}; set it to NaN, or clip it"
         )
         raise ValueError(message)
-    if len(flat) and not any(booleans) and np.isin(flat.astype(np.float64), (0, 1)).all():
+    if not any(booleans) and set(flat.tolist()) == {0, 1}:
         message = f'{name} holds nothing but 0 and 1; pass {name}.astype("boolean") if these are classes'
         raise TypeError(message)
     return values, bool(booleans) and all(booleans)
 
 
-def _line_names(adata: AnnData, lines: str | None) -> NDArray[np.object_]:
+def line_names(adata: AnnData, lines: str | None) -> NDArray[np.object_]:
+    """Return the name of the line of each sample, shape (n_obs,)."""
     found = adata.obs_names.to_series() if lines is None else column(adata, lines, "lines")
     if found.isna().any():
         message = f"adata.obs[{lines!r}] (lines) is missing in {int(found.isna().sum())} samples; fill it in"
