@@ -3,7 +3,8 @@
 ``python training/ablations.py --data $BULKFORMER_TL_DATA --out build/mini`` prints the table and writes
 ``ablations.csv`` and ``scaling.png`` to the folder, in which it shares the linear models with ``mini.py``. Every
 trained network leaves its scores there, and a run that was stopped goes on from them. With ``--long`` the published
-types and the full network are trained 25 times as long, and the table is ``ablations_long.csv``.
+types and the full network are trained 25 times as long, and the table is ``ablations_long.csv``. With ``--out`` and
+``--draw training/results/ablations.csv`` alone the picture is drawn of that table, and nothing is trained.
 """
 
 from __future__ import annotations
@@ -191,10 +192,10 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     return table.round({"cpu_seconds": 0, "gain_percent": 2, "shrinkage": 2}).round(4).reset_index()
 
 
-def draw_scaling(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw the error of three widths against their trained weights, with a line fitted to all seeds."""
+def draw_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the mean error of three widths against their trained weights, with a fitted line; ``table`` of the csv."""
     axes = new_axes(ax, (5.6, 3.6))
-    widths = rows[rows["variant"].isin([FULL if width == WIDTH else f"width {width}" for width in WIDTHS])]
+    widths = table[table["variant"].isin([FULL if width == WIDTH else f"width {width}" for width in WIDTHS])]
     weights = widths["weights"].to_numpy(dtype=float)
     ends = np.array([weights.min(), weights.max()])
     series = {"as trained": "rmse_unshrunk", "shrunk": "rmse"}
@@ -203,22 +204,35 @@ def draw_scaling(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
         axes.scatter(weights, widths[column], color=colour, s=16)
         text = f"{label}: {slope:+.4f} for ten times the weights"
         axes.plot(ends, height + slope * np.log10(ends), color=colour, linewidth=2, label=text)
-    linear = rows.loc[rows["variant"] == LINEAR, "rmse"].iloc[0]
+    linear = table.loc[table["variant"] == LINEAR, "rmse"].iloc[0]
     axes.axhline(linear, color=OKABE_ITO[0], linestyle="--", linewidth=1.5, label="linear models alone")
     axes.set(xscale="log", xlabel="trained weights", ylabel="RMSE at hidden genes, ln(TPM+1)")
+    axes.set_xticks(np.unique(weights), [f"{count:,.0f}" for count in np.unique(weights)])
+    axes.minorticks_off()
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     return axes
+
+
+def save_scaling(table: pd.DataFrame, folder: Path) -> None:
+    """Write the picture of :func:`draw_scaling` to a folder."""
+    draw_scaling(table).figure.savefig(folder / "scaling.png", dpi=150)
 
 
 def main() -> None:
     """Print the table; write it and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the cohorts")
+    parser.add_argument("--data", type=Path, help="folder of the cohorts")
     parser.add_argument("--out", type=Path, required=True, help="folder of the stages and of the result")
     parser.add_argument("--fold", type=int, default=0, choices=range(5), help="fold to leave out")
     parser.add_argument("--long", action="store_true", help="train a few variants longer, one seed each")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--draw", type=Path, help="only draw the picture of this table")
     arguments = parser.parse_args()
+    if arguments.draw is not None:
+        save_scaling(pd.read_csv(arguments.draw), arguments.out)
+        return
+    if arguments.data is None:
+        parser.error("--data is needed to train")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     bench = Bench(Workshop(arguments.data, arguments.out), arguments.fold)
@@ -226,8 +240,9 @@ def main() -> None:
         rows, name = run(bench, LONG, SEEDS[:1], LONG_STEPS), "ablations_long.csv"
     else:
         rows, name = run(bench, list(VARIANTS), SEEDS, STEPS), "ablations.csv"
-        draw_scaling(rows).figure.savefig(arguments.out / "scaling.png", dpi=150)
     table = summarise(rows)
+    if not arguments.long:
+        save_scaling(table, arguments.out)
     print(table.to_string(index=False))
     table.to_csv(arguments.out / name, index=False)
 

@@ -167,7 +167,7 @@ class Workshop:
 
 
 def coexpression(values: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Connect each gene to the 20 others of highest absolute correlation, of at least 0.4.
+    """Connect each gene to the ``NEIGHBOURS`` others of highest absolute correlation, of at least 0.4.
 
     Parameters
     ----------
