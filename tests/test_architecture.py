@@ -20,11 +20,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted(path for folder in ("benchmarks", "examples", "training") for path in (ROOT / folder).rglob("*.py"))
 
 #: Of our own, what each layer may import besides itself.
-EVERYONE = {"_optional", "_progress", "_settings"}
+EVERYONE = {"_optional", "_progress", "_settings", "_unfinished"}
 LAYERS = {
     "_settings": set(),
     "_progress": set(),
     "_optional": set(),
+    "_unfinished": set(),
     "_keys": set(),
     "_anndata": {"_keys"},
     "_vocabulary": {"registry"},

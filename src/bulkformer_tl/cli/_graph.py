@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bulkformer_tl._unfinished import replacing
 from bulkformer_tl.cli._options import PATH, conversion_options, force_option, reading_options
 from bulkformer_tl.cli._output import TENSORS, Output, to_graph
 from bulkformer_tl.cli._prepare import read_input, to_log_tpm, unit_of
@@ -90,4 +91,8 @@ def _write(adata: AnnData, key: str, output: Output) -> None:
     else:
         from safetensors.numpy import save_file
 
-        output.write(lambda path: save_file({"edge_index": edges, "edge_weight": weights}, path))
+        def save(path: Path) -> None:
+            with replacing(path) as unfinished:
+                save_file({"edge_index": edges, "edge_weight": weights}, unfinished)
+
+        output.write(save)

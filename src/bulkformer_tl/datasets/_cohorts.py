@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
 
 from bulkformer_tl._settings import settings
+from bulkformer_tl._unfinished import replacing
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -132,11 +133,13 @@ def _download(name: str, entry: dict[str, Any], path: Path, expected: str | None
         message = f"the URL of {name}, {url!r}, is neither http nor a file"
         raise ValueError(message)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".download-")
     try:
-        with os.fdopen(descriptor, "wb") as target:
+        with replacing(path) as unfinished:
             try:
-                with urllib.request.urlopen(url, timeout=_PATIENCE) as stream:  # noqa: S310  schemes are checked above
+                with (
+                    unfinished.open("wb") as target,
+                    urllib.request.urlopen(url, timeout=_PATIENCE) as stream,  # noqa: S310  schemes are checked above
+                ):
                     found = _copy(stream, target, entry["bytes"], name)
             except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
                 message = (
@@ -144,10 +147,10 @@ def _download(name: str, entry: dict[str, Any], path: Path, expected: str | None
                     f"it at {path}"
                 )
                 raise FileNotFoundError(message) from error
-        _compare(found, expected, f"the download of {name} from {url}", f"it was thrown away; see {entry['source']}")
-        Path(temporary).replace(path)
+            _compare(
+                found, expected, f"the download of {name} from {url}", f"it was thrown away; see {entry['source']}"
+            )
     finally:
-        Path(temporary).unlink(missing_ok=True)
         if not any(path.parent.iterdir()):
             path.parent.rmdir()
     logger.info("%s: downloaded to %s, sha256 %s", name, path, found)

@@ -14,6 +14,7 @@ from uuid import uuid4
 import torch
 from safetensors.torch import save_file
 
+from bulkformer_tl._unfinished import replacing
 from bulkformer_tl._vocabulary import GeneVocabulary
 from bulkformer_tl.models._bulkformer import BulkFormer
 from bulkformer_tl.models._families import make_config
@@ -83,9 +84,11 @@ def convert(
 
 def _write(model: BulkFormer, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
     state = {name: _stored(tensor, dtype) for name, tensor in model.network.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
+    with replacing(folder / "model.safetensors") as path:
+        save_file(state, path)
     edges, weights = model.graph
-    save_file({"edge_index": _stored(edges), "edge_weight": _stored(weights)}, folder / "graph.safetensors")
+    with replacing(folder / "graph.safetensors") as path:
+        save_file({"edge_index": _stored(edges), "edge_weight": _stored(weights)}, path)
     model.vocabulary.to_csv(folder / "genes.csv")
     config = {name: getattr(model, name) for name in _FACTS}
     config |= {"input_unit": model.input_unit, "network": asdict(model.config)}

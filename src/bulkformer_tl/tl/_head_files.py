@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from bulkformer_tl._unfinished import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,8 +55,9 @@ def write_head(path: str | Path, facts: Mapping[str, Any], arrays: Mapping[str, 
         "bytes": len(data),
         "facts": dict(facts),
     }
-    _replace(folder / ARRAYS, data)
-    _replace(folder / FACTS, json.dumps(described, indent=1).encode())
+    for name, content in ((ARRAYS, data), (FACTS, json.dumps(described, indent=1).encode())):
+        with replacing(folder / name) as unfinished:
+            unfinished.write_bytes(content)
 
 
 def read_head(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -113,15 +114,3 @@ def _read_facts(path: Path) -> dict[str, Any]:
         message = f"{path} has the format {known['format']}; this version reads {FORMAT}, update bulkformer-tl"
         raise ValueError(message)
     return known
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file under another name and rename it when it is complete."""
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(data)
-        Path(unfinished).replace(path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise

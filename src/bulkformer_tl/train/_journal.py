@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from lightning.pytorch import Callback
 
+from bulkformer_tl._unfinished import replacing
 from bulkformer_tl.train._checkpoints import save_state
 
 if TYPE_CHECKING:
@@ -122,6 +123,5 @@ class Journal(Callback):
 
 def write_history(history: pd.DataFrame, folder: Path) -> None:
     """Write ``history.csv``, complete or not at all."""
-    unfinished = folder / ".history.csv"
-    history.to_csv(unfinished, index=False)
-    unfinished.replace(folder / "history.csv")
+    with replacing(folder / "history.csv") as unfinished:
+        history.to_csv(unfinished, index=False)

@@ -1,0 +1,38 @@
+"""Files that are complete or not there."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Offer another name in the same folder to write to, and rename that file at the end; delete it after an error.
+
+    The file has the permissions of any new file, although safetensors and :mod:`tempfile` make files that only their
+    owner may read.
+
+    Parameters
+    ----------
+    path
+        The file to write or to replace.
+
+    Yields
+    ------
+    An empty file in the same folder.
+    """
+    unfinished = path.with_name(f".{uuid4().hex[:8]}.{path.name}")
+    try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
+        yield unfinished
+        unfinished.chmod(mode)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
