@@ -1,4 +1,4 @@
-"""A training step with the fast pass beside one with the reference modules trained the plain way, in the same run.
+"""A training step as ``bf.train.pretrain`` takes it beside one through the plain modules (``fast=False``), in one run.
 
 ``nox -s bench -- benchmarks/training.py [--quick]``, on ``OMP_NUM_THREADS`` threads. A step is forward, backward and
 AdamW on random expression of which 15 % is hidden, with random weights and a random graph of 20 edges per gene, dropout
@@ -25,35 +25,51 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+WAYS = ("plain", "fast")
 HIDDEN = 0.15
 EDGES = 20
-#: Name -> family, genes, sizes, batch size. Depth is cut where the plain way would not fit into this memory.
-CASES: dict[str, tuple[str, int, dict[str, Any], int]] = {
-    "37M": ("g2", 20010, {"dim": 128, "mean_correction": False}, 1),
-    "37M, batch of 4": ("g2", 20010, {"dim": 128, "mean_correction": False}, 4),
-    "37M, batch of 4, mean-corrected": ("g2", 20010, {"dim": 128}, 4),
-    "50M": ("g2", 20010, {"dim": 256, "n_performers": 2, "mean_correction": False}, 1),
-    "93M, 2 of 6 layers": ("g2", 20010, {"dim": 512, "n_performers": 2, "mean_correction": False}, 1),
-    "latest, 2 of 12 layers": ("g3", 19973, {"depth": 2}, 1),
+#: Name -> family, genes, sizes, batch size, objective. Depth is cut where the plain way would not fit into this memory.
+CASES: dict[str, tuple[str, int, dict[str, Any], int, str]] = {
+    "37M": ("g2", 20010, {"dim": 128}, 1, "mse"),
+    "37M, NLL": ("g2", 20010, {"dim": 128}, 1, "gaussian_nll"),
+    "37M, batch of 4": ("g2", 20010, {"dim": 128}, 4, "mse"),
+    "37M, batch of 4, NLL": ("g2", 20010, {"dim": 128}, 4, "gaussian_nll"),
+    "37M, batch of 4, mean-corrected": ("g2", 20010, {"dim": 128, "mean_correction": True}, 4, "mse"),
+    "50M": ("g2", 20010, {"dim": 256, "n_performers": 2}, 1, "mse"),
+    "93M, 2 of 6 layers": ("g2", 20010, {"dim": 512, "n_performers": 2}, 1, "mse"),
+    "latest, 2 of 12 layers": ("g3", 19973, {"depth": 2}, 1, "mse"),
+    "latest, 2 of 12 layers, NLL": ("g3", 19973, {"depth": 2}, 1, "gaussian_nll"),
 }
-QUICK: dict[str, tuple[str, int, dict[str, Any], int]] = {
-    "second generation, 2,000 genes": ("g2", 2000, {"dim": 64, "n_performers": 2, "mean_correction": False}, 2),
-    "third generation, 2,000 genes": ("g3", 2000, {"dim": 64, "depth": 2, "heads": 2, "dim_head": 32}, 2),
+SMALL: dict[str, dict[str, Any]] = {
+    "g2": {"dim": 64, "n_performers": 2},
+    "g3": {"dim": 64, "depth": 2, "heads": 2, "dim_head": 32},
 }
-LARGEST = ("g2", 20010, {"dim": 640, "n_performers": 12, "mean_correction": False}, 4)
+QUICK = {
+    f"{family}, 2,000 genes, batch of {batch}, {objective}": (family, 2000, sizes, batch, objective)
+    for family, sizes in SMALL.items()
+    for batch in (1, 4)
+    for objective in ("mse", "gaussian_nll")
+}
+LARGEST = ("g2", 20010, {"dim": 640, "n_performers": 12}, 4, "mse")
 
 
 class Training:
-    """A network, a batch and an optimiser."""
+    """A new network, a batch, an objective in both ways and an optimiser."""
 
-    def __init__(self, family: str, genes: int, sizes: dict[str, Any], batch: int, *, device: str = "cpu") -> None:
+    def __init__(
+        self, family: str, genes: int, sizes: dict[str, Any], batch: int, objective: str, *, device: str = "cpu"
+    ) -> None:
         import torch
 
         from bulkformer_tl.models._families import family_classes, make_config
+        from bulkformer_tl.train._network import FRESH
+        from bulkformer_tl.train._objectives import OBJECTIVES
 
         torch.manual_seed(0)
         _, network = family_classes(family)
-        self.network = network(make_config(family, {"n_genes": genes, **sizes})).train().to(device)
+        self.objectives = {way: OBJECTIVES[objective](fast=way == "fast") for way in WAYS}
+        given = {"n_genes": genes, **FRESH[family], **self.objectives["fast"].network, **sizes}
+        self.network = network(make_config(family, given)).train().to(device)
         for module in self.network.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -62,34 +78,25 @@ class Training:
             self.network.head[3].bias.data.fill_(3.0)
         edges = torch.stack([torch.arange(genes).repeat_interleave(EDGES), torch.randint(0, genes, (genes * EDGES,))])
         self.network.set_graph(edges, torch.rand(genes * EDGES))
-        self.values = (torch.rand(batch, genes) * 8).to(device)
-        self.hidden = (torch.rand(batch, genes) < HIDDEN).to(device)
+        collated = self.objectives["fast"].collate(
+            (torch.rand(batch, genes) * 8).numpy(), (torch.rand(batch, genes) < HIDDEN).numpy()
+        )
+        self.batch = {name: tensor.to(device) for name, tensor in collated.items()}
         self.optimizer = torch.optim.AdamW((p for p in self.network.parameters() if p.requires_grad), fused=True)
 
-    def plain(self) -> Any:
-        return self.network.predict(self.network(self.values, ~self.hidden), self.values, ~self.hidden)[self.hidden]
-
-    def fast(self) -> Any:
-        from bulkformer_tl.train._fast_pass import hidden_predictions
-
-        return hidden_predictions(self.network, self.values, ~self.hidden, self.hidden)
-
-    def backward(self, predict: Callable[[], Any]) -> None:
+    def backward(self, way: str) -> None:
         self.optimizer.zero_grad()
-        (predict().float() - self.values[self.hidden]).square().mean().backward()
+        self.objectives[way].losses(self.network, self.batch).mean().backward()
 
     def step(self, way: str) -> float:
         start = time.perf_counter()
-        self.backward(getattr(self, way))
+        self.backward(way)
         self.optimizer.step()
         return time.perf_counter() - start
 
     def gradients(self, way: str) -> dict[str, Any]:
-        self.backward(getattr(self, way))
+        self.backward(way)
         return {name: p.grad.clone() for name, p in self.network.named_parameters() if p.grad is not None}
-
-
-WAYS = ("plain", "fast")
 
 
 def main() -> None:
@@ -107,8 +114,9 @@ def main() -> None:
         training = Training(*(CASES | QUICK)[name])
         print(json.dumps(peak(training, way) if what == "peak" else compare(training, arguments.pairs)))
         return
-    print("| network | pass | s/step | throughput | peak memory, MiB | share | largest difference of a gradient |")
-    print("| --- | --- | --: | --: | --: | --: | --: |", flush=True)
+    columns = ("network", "pass", "s/step", "samples/s", "times as fast", "peak memory, MiB", "share of it")
+    print("| " + " | ".join((*columns, "largest difference of a gradient")) + " |")
+    print("| --- | --- |" + " --: |" * (len(columns) - 1), flush=True)
     for name in QUICK if arguments.quick else CASES:
         if arguments.only is None or arguments.only in name:
             report(name, arguments.pairs)
@@ -119,10 +127,12 @@ def report(name: str, pairs: int) -> None:
     """Print the rows of a case; whatever is measured runs in a process of its own, because memory is passed on."""
     seconds, differences = in_new_process("steps", name, "all", pairs)
     memory = {way: in_new_process("peak", name, way, pairs) for way in WAYS}
+    samples = (CASES | QUICK)[name][3]
     for way in WAYS:
         ratio = statistics.median(a / b for a, b in zip(seconds["plain"], seconds[way], strict=True))
+        taken = statistics.median(seconds[way])
         print(
-            f"| {name} | {way} | {statistics.median(seconds[way]):.2f} | {ratio:.2f} | {memory[way] / 2**20:.0f} | "
+            f"| {name} | {way} | {taken:.2f} | {samples / taken:.2f} | {ratio:.2f} | {memory[way] / 2**20:.0f} | "
             f"{memory[way] / memory['plain']:.2f} | {differences[way]:.0e} |",
             flush=True,
         )
@@ -172,14 +182,14 @@ def on_gpu() -> None:
     with torch.autocast("cuda", torch.bfloat16):
         with FlopCounterMode(display=False) as counter:
             training.step("fast")
-        per_step = {way: gpu_seconds(lambda way=way: training.step(way)) for way in ("fast", "lean")}
+        per_step = {way: gpu_seconds(lambda way=way: training.step(way)) for way in WAYS}
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     largest = 2 * 8192**3 / gpu_seconds(lambda: a @ b)
     print(f"\n| 147M on {torch.cuda.get_device_name()} | tokens/s | share of {largest / 1e12:.0f} TFLOP/s |")
     print("| --- | --: | --: |")
     for way, seconds in per_step.items():
         share = counter.get_total_flops() / seconds / largest
-        print(f"| {way} | {training.values.numel() / seconds:,.0f} | {share:.1%} |")
+        print(f"| {way} | {training.batch['values'].numel() / seconds:,.0f} | {share:.1%} |")
 
 
 def gpu_seconds(function: Callable[[], Any], repeats: int = 5) -> float:

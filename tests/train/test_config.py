@@ -46,6 +46,7 @@ def test_schedule(decay):
         ({"family": "g1"}, r"family must be one of \['g2', 'g3'\] to be pretrained, found 'g1'"),
         ({"objective": "mae"}, "objective must be one of"),
         ({"precision": "16"}, "precision must be"),
+        ({"compile": True}, "torch compiles the network's own modules.*pass fast=False"),
         ({"epochs": 0}, "epochs must be above 0"),
         ({"batch_size": 0}, "batch_size must be a whole number above 0"),
         ({"patience": 1.5}, "patience must be a whole number"),

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from bulkformer_tl.models._latest import LatestConfig, LatestNetwork
-from bulkformer_tl.models._layers import performer
+from bulkformer_tl.models._layers import DeviationHead, performer
 from bulkformer_tl.models._linear_attention import attention
 from bulkformer_tl.models._paper import PaperConfig, PaperNetwork
 from bulkformer_tl.models._preprint import PreprintConfig, PreprintNetwork
-from bulkformer_tl.train._fast_pass import Switches, hidden_predictions
+from bulkformer_tl.train import _forward
+from bulkformer_tl.train._fast_pass import Switches, hidden_distribution, hidden_predictions
 
 GENES = 101
 PLAIN = Switches(
@@ -24,15 +25,21 @@ PLAIN = Switches(
     transposed_graph=False,
 )
 PAPER = {"dim": 16, "heads": 2, "n_performers": 2}
+LATEST = {"dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "nb_features": 12, "graph_hidden_dim": 6}
+PREPRINT = {"dim": 16, "protein_dim": 8, "heads": 2, "n_performers": 1}
 NETWORKS = {
     "paper": lambda: PaperNetwork(PaperConfig(GENES, **PAPER, mean_correction=False)),
     "corrected": lambda: PaperNetwork(PaperConfig(GENES, **PAPER, n_blocks=2)),
-    "latest": lambda: LatestNetwork(
-        LatestConfig(GENES, dim=16, depth=2, heads=2, dim_head=8, nb_features=12, graph_hidden_dim=6)
+    "latest": lambda: LatestNetwork(LatestConfig(GENES, **LATEST)),
+    "preprint": lambda: PreprintNetwork(PreprintConfig(GENES, **PREPRINT)),
+    "paper, deviation": lambda: PaperNetwork(
+        PaperConfig(GENES, **PAPER, mean_correction=False, learned_deviation=True)
     ),
-    "preprint": lambda: PreprintNetwork(PreprintConfig(GENES, dim=16, protein_dim=8, heads=2, n_performers=1)),
+    "corrected, deviation": lambda: PaperNetwork(PaperConfig(GENES, **PAPER, learned_deviation=True)),
+    "latest, deviation": lambda: LatestNetwork(LatestConfig(GENES, **LATEST, learned_deviation=True)),
 }
 both = pytest.mark.parametrize("name", ["paper", "corrected", "latest"])
+every = pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("preprint")])
 
 
 @pytest.fixture
@@ -46,6 +53,9 @@ def make():
         if hasattr(network, "head"):
             # a ReLU that starts below zero would have no gradient to compare
             torch.nn.init.constant_([part for part in network.head if hasattr(part, "bias")][-1].bias, 3.0)
+        if hasattr(network, "deviation"):
+            # it starts as a constant, which no vector has a gradient through
+            torch.nn.init.normal_(network.deviation.log.weight, std=0.1)
         edges = torch.randint(0, GENES, (2, 5 * GENES))
         network.set_graph(edges, torch.rand(5 * GENES))
         return network
@@ -64,7 +74,15 @@ def batch(samples, share):
 
 def plainly(network, values, observed, hidden):
     values = values.where(observed, 0.0)
-    return network.predict(network(values, observed), values, observed)[hidden]
+    if hasattr(network, "deviation"):
+        return torch.cat(_forward.hidden_distribution(network, values, observed, hidden))
+    return _forward.hidden_predictions(network, values, observed, hidden)
+
+
+def quickly(network, *data, **switches):
+    if hasattr(network, "deviation"):
+        return torch.cat(hidden_distribution(network, *data, **switches))
+    return hidden_predictions(network, *data, **switches)
 
 
 def gradients(network, predicted, weights):
@@ -76,9 +94,9 @@ def gradients(network, predicted, weights):
 def compare(network, data, switches, tolerance):
     """Hold the fast pass to the plain way, in predictions and in each parameter's gradient."""
     values, observed, hidden = data
-    weights = torch.randn(int(hidden.sum()), generator=torch.Generator().manual_seed(1))
     expected = plainly(network, values, observed, hidden)
-    found = hidden_predictions(network, values, observed, hidden, switches=switches)
+    weights = torch.randn(len(expected), generator=torch.Generator().manual_seed(1))
+    found = quickly(network, values, observed, hidden, switches=switches)
     assert torch.allclose(found, expected, atol=tolerance[0], rtol=0)
     wanted, got = gradients(network, expected, weights), gradients(network, found, weights)
     assert wanted.keys() == got.keys()
@@ -90,7 +108,7 @@ def compare(network, data, switches, tolerance):
         assert float((got[parameter] - gradient).abs().max()) <= tolerance[1] * scale, parameter
 
 
-@both
+@every
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("share", [0.05, 0.5])
 def test_predictions_and_gradients_equal_the_plain_way(make, name, samples, share):
@@ -105,7 +123,7 @@ def test_blocks_that_do_not_divide_the_genes_change_nothing(make, name, elements
     compare(make(name).double(), data, Switches(elements=elements), (1e-10, 1e-8))
 
 
-@both
+@every
 @pytest.mark.parametrize("switch", [name for name in Switches.__dataclass_fields__ if name != "elements"])
 def test_each_switch_alone_changes_nothing(make, name, switch):
     values, observed, hidden = batch(2, 0.2)
@@ -169,7 +187,10 @@ def test_bfloat16_stays_near(make, name):
 
 
 def test_other_networks_go_the_plain_way(make):
-    compare(make("preprint"), batch(2, 0.2), Switches(), (0.0, 1e-6))
+    network = make("preprint")
+    compare(network, batch(2, 0.2), Switches(), (0.0, 1e-6))
+    network.deviation = DeviationHead(16)
+    compare(network, batch(2, 0.2), Switches(), (0.0, 1e-6))
 
 
 def test_a_new_graph_has_an_effect_on_gradients(make):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from scipy.stats import norm
 
 import bulkformer_tl as bf
 from bulkformer_tl.train import Optimizer, Source
+from bulkformer_tl.train._hardware import compiled
 from bulkformer_tl.train._network import as_graph
 
 #: Long enough to learn something from a hundred samples.
@@ -30,7 +32,7 @@ def same(model, other):
 
 
 def history(out):
-    return pd.read_csv(out / "training" / "history.csv")
+    return pd.read_csv(out / "training" / "history.csv", float_precision="round_trip")
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,10 @@ def short(sources, config, given, tmp_path_factory):
     return bf.train.pretrain(sources, config(), out=out, **given), out
 
 
-@pytest.mark.parametrize("family", ["g2", "g3"])
-def test_beats_the_gene_means_on_left_out_studies(family, sources, config, given, tmp_path):
+@pytest.mark.parametrize(("family", "sizes"), [("g2", {"mean_correction": True}), ("g3", {})])
+def test_beats_the_gene_means_on_left_out_studies(family, sizes, sources, config, given, tmp_path):
     settled = config(family, **LEARNING)
+    settled = replace(settled, network={**settled.network, **sizes})
     model = bf.train.pretrain(sources, settled, out=tmp_path / "model", **given)
     table = history(tmp_path / "model")
     assert table["validation_loss"].min() < 0.85 * table["baseline_loss"].iloc[0]
@@ -109,13 +112,43 @@ def test_model_is_used_like_any_other(short, studies):
     assert adata.obsm["X_bulkformer"].shape == (20, 16)
 
 
-# JAX, which scib-metrics loads in other tests, warns of every fork; the workers never touch it
-@pytest.mark.filterwarnings("ignore:os.fork")
 def test_files_and_workers_change_nothing(short, files, config, given, tmp_path):
     model, out = short
     again = bf.train.pretrain(files[::-1], config(), out=tmp_path / "tiny", workers=1, **given)
     assert same(again, model)
     pd.testing.assert_frame_equal(history(tmp_path / "tiny"), history(out), check_exact=True)
+
+
+@pytest.mark.parametrize("objective", ["mse", "gaussian_nll"])
+def test_fast_pass_changes_only_the_order_of_sums(objective, sources, config, given, tmp_path):
+    """No dropout in this configuration, whose draws the two ways take in another order."""
+    for name, fast in (("fast", True), ("plain", False)):
+        settled = config(epochs=0.8, objective=objective, fast=fast)
+        bf.train.pretrain(sources, settled, out=tmp_path / name, **given)
+    pd.testing.assert_frame_equal(history(tmp_path / "fast"), history(tmp_path / "plain"), rtol=1e-4)
+
+
+def test_mean_correction_is_for_checkpoints_that_have_it(sources, config, given, tmp_path):
+    settled = config("g2", epochs=0.1)
+
+    def train(name, network, **arguments):
+        model = bf.train.pretrain(sources, replace(settled, network=network), out=tmp_path / name, **arguments)
+        return model.config.mean_correction
+
+    assert not train("new", settled.network, **given)
+    assert train("published", {**settled.network, "mean_correction": True}, **given)
+    assert train("adapted", {}, start=tmp_path / "published")
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(monkeypatch, caplog):
+    def no_compiler(*_):
+        message = "no compiler here"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("torch._dynamo.lookup_backend", lambda _: no_compiler)
+    doubled = torch.compile(lambda x: 2 * x, backend=compiled)
+    assert doubled(torch.ones(2)).tolist() == [2, 2]
+    assert "torch cannot compile the network, which runs as it is: no compiler here" in caplog.text
 
 
 def test_micro_batches_change_little(sources, config, given, tmp_path):

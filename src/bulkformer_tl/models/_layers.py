@@ -208,7 +208,7 @@ class DeviationHead(nn.Module):
         nn.init.zeros_(self.log.bias)
 
     def forward(self, hidden: Tensor, values: Tensor, observed: Tensor) -> Tensor:
-        """Return the standard deviation of each prediction, (N, G), from gene vectors (N, G, D)."""
+        """Return the standard deviation of each prediction, (...,), from gene vectors (..., D) alone."""
         logarithm: Tensor = self.log(self.norm(hidden)).squeeze(-1)
         return logarithm.clamp(*self.bounds).exp()
 

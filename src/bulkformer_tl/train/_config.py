@@ -101,6 +101,9 @@ class PretrainConfig:
     network
         Sizes, as :class:`~bulkformer_tl.models.BulkFormer` names them in ``model.config``; what is not given has the
         family's default. The second generation needs at least ``dim``. Empty when training goes on from a checkpoint.
+        A new network of the second generation has ``mean_correction=False``: the authors' correction of predictions
+        takes the mean prediction of all observed genes, so that with it every gene has to go through the last layer
+        and the head, and a step saves little. A checkpoint keeps its own setting.
     objective
         ``"mse"``, or ``"gaussian_nll"``, which also learns each prediction's standard deviation.
     masking
@@ -117,7 +120,11 @@ class PretrainConfig:
     precision
         ``"32"``, or ``"bf16"`` for products in bfloat16 with weights in float32.
     compile
-        Whether torch compiles the network.
+        Whether torch compiles the network's own modules; needs ``fast=False``. Where torch cannot, the log says so and
+        the modules run as they are. Bits of a resumed run are then those of the same compiler only.
+    fast
+        Whether only hidden genes go through the last layer and the head, and attention goes through genes in blocks:
+        the gradients of the networks' own modules, to 1e-4, in less time and memory. ``False`` trains these modules.
     validation
         Studies that are left out of training: their names, or the share of the samples to aim at.
     validation_samples
@@ -143,6 +150,7 @@ class PretrainConfig:
     micro_batch_size: int | None = None
     precision: Literal["32", "bf16"] = "32"
     compile: bool = False
+    fast: bool = True
     validation: float | tuple[str, ...] = 0.1
     validation_samples: int = 4096
     checkpoint_every: int = 500
@@ -159,6 +167,11 @@ class PretrainConfig:
             f"objective must be one of {list(get_args(Objective))}, found {self.objective!r}",
         )
         refuse_unless(self.precision in {"32", "bf16"}, f"precision must be '32' or 'bf16', found {self.precision!r}")
+        refuse_unless(
+            not (self.compile and self.fast),
+            "torch compiles the network's own modules, which the fast pass does not call; pass fast=False, or "
+            "compile=False",
+        )
         refuse_unless(self.epochs > 0, f"epochs must be above 0, found {self.epochs!r}")
         optional = ("micro_batch_size", "patience")
         for name in ("batch_size", "validation_samples", "checkpoint_every", "read_together", *optional):

@@ -1,6 +1,7 @@
 """The training pass: the networks' own numbers and gradients at hidden genes, sooner and in less memory.
 
 In training a network is asked about the hidden genes alone, about one gene in seven. The plain way, that of
+:mod:`bulkformer_tl.train._forward`, works all genes out through the last layer and the head, and keeps every
 intermediate result for the backward pass. Here the same weights go through the same operations, apart from these
 things, each of which :class:`Switches` turns off or on:
 
@@ -47,7 +48,7 @@ from bulkformer_tl.models._latest import LatestNetwork
 from bulkformer_tl.models._layers import MISSING, Encoder, propagate
 from bulkformer_tl.models._linear_attention import attention
 from bulkformer_tl.models._paper import PaperNetwork
-from bulkformer_tl.train._forward import hidden_predictions as plain_predictions
+from bulkformer_tl.train import _forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,16 +104,49 @@ def hidden_predictions(
     -------
     Predicted ln(TPM+1) in the order of ``values[hidden]``: shape (number of hidden values,).
     """
+    values, shown = _shown(values, observed, hidden)
+    if not isinstance(network, PaperNetwork | LatestNetwork):
+        return _forward.hidden_predictions(network, values, shown, hidden)
+    predicted, _ = _at_hidden(network, values, shown, hidden, switches)
+    return predicted
+
+
+def hidden_distribution(
+    network: Encoder, values: Tensor, observed: Tensor, hidden: Tensor, *, switches: Switches = ALL
+) -> tuple[Tensor, Tensor]:
+    """Predict hidden values and the standard deviation of each prediction, both (number of hidden values,).
+
+    Parameters are those of :func:`hidden_predictions`; the network has a learned deviation.
+    """
+    values, shown = _shown(values, observed, hidden)
+    if not isinstance(network, PaperNetwork | LatestNetwork):
+        return _forward.hidden_distribution(network, values, shown, hidden)
+    predicted, vectors = _at_hidden(network, values, shown, hidden, switches)
+
+    def deviation(rows: Tensor) -> Tensor:
+        found: Tensor = network.deviation(rows, values, shown)
+        return found
+
+    return predicted, _over_rows(deviation, vectors, network.config.dim, switches)
+
+
+def _shown(values: Tensor, observed: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
     shown = observed & ~hidden
-    values = torch.where(shown, values, 0.0)
+    return torch.where(shown, values, 0.0), shown
+
+
+def _at_hidden(
+    network: PaperNetwork | LatestNetwork, values: Tensor, shown: Tensor, hidden: Tensor, switches: Switches
+) -> tuple[Tensor, Tensor]:
+    """Return predictions (K,) and vectors (K, D) of the hidden genes."""
     if isinstance(network, PaperNetwork):
         return _paper(network, values, shown, hidden, switches)
-    if isinstance(network, LatestNetwork):
-        return _latest(network, values, shown, hidden, switches)
-    return plain_predictions(network, values, shown, hidden)
+    return _latest(network, values, shown, hidden, switches)
 
 
-def _paper(network: PaperNetwork, values: Tensor, shown: Tensor, hidden: Tensor, switches: Switches) -> Tensor:
+def _paper(
+    network: PaperNetwork, values: Tensor, shown: Tensor, hidden: Tensor, switches: Switches
+) -> tuple[Tensor, Tensor]:
     corrected = network.config.mean_correction
     wanted = _wanted(hidden | shown if corrected else hidden, switches)
     vectors = _paper_vectors(network, values, shown, wanted, switches)
@@ -121,8 +155,8 @@ def _paper(network: PaperNetwork, values: Tensor, shown: Tensor, hidden: Tensor,
     predicted = _over_rows(network.head, wide, network.config.dim, switches).squeeze(-1)
     if corrected:
         everywhere = predicted.new_zeros(values.shape).index_put((samples, genes), predicted)
-        return network.correct_mean(everywhere, values, shown)[hidden]
-    return predicted[hidden[wanted]]
+        return network.correct_mean(everywhere, values, shown)[hidden], _only(vectors, hidden, wanted)
+    return _only(predicted, hidden, wanted), _only(vectors, hidden, wanted)
 
 
 def _paper_vectors(network: PaperNetwork, values: Tensor, shown: Tensor, wanted: Tensor, switches: Switches) -> Tensor:
@@ -147,11 +181,13 @@ def _paper_vectors(network: PaperNetwork, values: Tensor, shown: Tensor, wanted:
     return normalised
 
 
-def _latest(network: LatestNetwork, values: Tensor, shown: Tensor, hidden: Tensor, switches: Switches) -> Tensor:
+def _latest(
+    network: LatestNetwork, values: Tensor, shown: Tensor, hidden: Tensor, switches: Switches
+) -> tuple[Tensor, Tensor]:
     wanted = _wanted(hidden, switches)
     vectors = _latest_vectors(network, values, shown, wanted, switches)
     predicted = _over_rows(network.expression_head, vectors, network.config.dim, switches).squeeze(-1)
-    return predicted[hidden[wanted]]
+    return _only(predicted, hidden, wanted), _only(vectors, hidden, wanted)
 
 
 def _latest_vectors(
@@ -176,6 +212,11 @@ def _latest_vectors(
 
 def _wanted(genes: Tensor, switches: Switches) -> Tensor:
     return genes if switches.hidden_only else torch.ones_like(genes)
+
+
+def _only(rows: Tensor, hidden: Tensor, wanted: Tensor) -> Tensor:
+    """Take what belongs to hidden genes (K, ...) from rows of the wanted genes (R, ...)."""
+    return rows if wanted is hidden else rows.index_select(0, hidden[wanted].nonzero().squeeze(1))
 
 
 def _performer(performer: Any, stream: Tensor, wanted: Tensor | None, switches: Switches) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one place where training asks a network what it thinks of hidden genes."""
+"""The plain way to ask a network about hidden genes, through its own modules: the reference of the fast pass."""
 
 from __future__ import annotations
 

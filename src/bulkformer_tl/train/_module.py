@@ -92,6 +92,8 @@ class Pretraining(LightningModule):
             num_workers=self._workers,
             pin_memory=self.on_gpu,
             persistent_workers=self._workers > 0,
+            # threads of a process that divides, torch's among them, may leave locks behind for ever
+            multiprocessing_context="spawn" if self._workers else None,
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from bulkformer_tl.train._forward import hidden_distribution, hidden_predictions
+from bulkformer_tl.train import _fast_pass, _forward
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,9 +40,22 @@ class Objective(Protocol):
 
 
 class MaskedMSE:
-    """Mean squared error at the hidden genes of a sample, ln(TPM+1) squared."""
+    """Mean squared error at the hidden genes of a sample, ln(TPM+1) squared.
+
+    Parameters
+    ----------
+    fast
+        Whether hidden genes go through :mod:`bulkformer_tl.train._fast_pass` or the networks' own modules.
+    """
 
     network: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, *, fast: bool = True) -> None:
+        self._fast = fast
+
+    @property
+    def _pass(self) -> Any:
+        return _fast_pass if self._fast else _forward
 
     def collate(self, values: NDArray[np.float32], hidden: NDArray[np.bool_]) -> Batch:
         """See :class:`Objective`."""
@@ -53,7 +66,7 @@ class MaskedMSE:
     def losses(self, network: Any, batch: Batch) -> Tensor:
         """See :class:`Objective`."""
         hidden = batch["hidden"]
-        predicted = hidden_predictions(network, batch["values"], batch["observed"], hidden)
+        predicted = self._pass.hidden_predictions(network, batch["values"], batch["observed"], hidden)
         return per_sample((predicted.float() - batch["target"][hidden]).square(), hidden)
 
     def baseline(self, batch: Batch, moments: Moments) -> Tensor:
@@ -71,7 +84,7 @@ class GaussianNLL(MaskedMSE):
     def losses(self, network: Any, batch: Batch) -> Tensor:
         """See :class:`Objective`."""
         hidden = batch["hidden"]
-        mean, deviation = hidden_distribution(network, batch["values"], batch["observed"], hidden)
+        mean, deviation = self._pass.hidden_distribution(network, batch["values"], batch["observed"], hidden)
         return per_sample(_nll(batch["target"][hidden] - mean.float(), deviation.float()), hidden)
 
     def baseline(self, batch: Batch, moments: Moments) -> Tensor:

@@ -92,7 +92,8 @@ def pretrain(
         How processes share the work: ``"ddp"``, each with the whole network; ``"fsdp"``, each with a part of it, which
         this package does not test. ``"auto"`` takes ``"ddp"`` for several processes.
     workers
-        Processes that read ahead, for each device. The result does not depend on them.
+        Processes that read ahead, for each device. The result does not depend on them. They are new Python processes,
+        to which AnnData in memory are copied: a script that asks for them needs ``if __name__ == "__main__":``.
     device
         ``"cpu"``, ``"cuda"``, ...; ``None`` takes :attr:`bulkformer_tl.settings.device`.
 
@@ -218,7 +219,7 @@ def _train(
     from bulkformer_tl.train._network import centre
     from bulkformer_tl.train._objectives import OBJECTIVES
 
-    corpus, objective = parts.corpus, OBJECTIVES[config.objective]()
+    corpus, objective = parts.corpus, OBJECTIVES[config.objective](fast=config.fast)
     network.set_graph(*parts.graph)
     if parts.start is None:
         centre(network, moments)
