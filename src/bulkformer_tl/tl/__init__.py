@@ -5,6 +5,7 @@ from bulkformer_tl.tl._classify import classify
 from bulkformer_tl.tl._differential_expression import differential_expression
 from bulkformer_tl.tl._drug_response import drug_response
 from bulkformer_tl.tl._embed import embed
+from bulkformer_tl.tl._enrich import enrich
 from bulkformer_tl.tl._essentiality import essentiality
 from bulkformer_tl.tl._fuse import fuse
 from bulkformer_tl.tl._gene_embeddings import gene_embeddings
@@ -23,6 +24,7 @@ __all__ = [
     "differential_expression",
     "drug_response",
     "embed",
+    "enrich",
     "essentiality",
     "fitted_head",
     "fuse",
