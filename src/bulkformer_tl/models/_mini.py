@@ -62,8 +62,6 @@ class MiniNetwork(Encoder):
     def __init__(self, config: MiniConfig) -> None:
         super().__init__(config)
         genes, width = config.n_genes, config.context
-        self.factors = FactorModel(genes, config.n_factors)
-        self.neighbours = NeighbourModel(genes, config.n_entries)
         self.unseen: Tensor
         self.neighbour_share: Tensor
         self.shrinkage: Tensor
@@ -85,6 +83,9 @@ class MiniNetwork(Encoder):
         self.head = nn.Linear(width, 2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        # last, so that what a seed gives the encoder does not depend on how the linear models start
+        self.factors = FactorModel(genes, config.n_factors)
+        self.neighbours = NeighbourModel(genes, config.n_entries)
 
     def forget(self) -> None:
         """Drop what was computed from the weights."""
