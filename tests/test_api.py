@@ -20,7 +20,13 @@ SPACES: dict[str, ModuleType] = {
     name: getattr(bf, name) for name in ("pp", "tl", "pl", "datasets", "metrics", "models", "train")
 }
 #: Tasks may have twelve parameters.
-TASKS = {"tl.biomarkers", "tl.differential_expression", "tl.drug_response", "tl.essentiality"}
+TASKS = {
+    "tl.biomarkers",
+    "tl.differential_expression",
+    "tl.drug_response",
+    "tl.essentiality",
+    "tl.perturbation_response",
+}
 #: Parameters that do not count towards the ten.
 COMMON = {"copy", "rng", "key_added", "device", "batch_size"}
 API_PAGE = Path(__file__).parents[1] / "docs" / "api.md"

@@ -239,6 +239,28 @@ class EssentialityKeys:
         return f"layers/{self.key}_pred"
 
 
+@dataclass(frozen=True)
+class ResponseKeys:
+    """Slots of :func:`bulkformer_tl.tl.perturbation_response`."""
+
+    key: str = "perturbation_response"
+
+    @property
+    def profiles(self) -> str:
+        """Predicted profiles of treated samples."""
+        return f"layers/{self.key}"
+
+    @property
+    def predicted(self) -> str:
+        """Predicted mean change, one column per condition."""
+        return f"varm/{self.key}_predicted"
+
+    @property
+    def measured(self) -> str:
+        """True mean change, one column per condition."""
+        return f"varm/{self.key}_measured"
+
+
 def params(key: str) -> str:
     """Return the slot that holds how a result was made."""
     return f"uns/{key}"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from bulkformer_tl.encodings._scaling import have_one_distribution
-from bulkformer_tl.encodings._units import POWERS
+from bulkformer_tl.encodings._units import POWERS, Unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bulkformer_tl.encodings._units import GeneFacts, Unit
+    from bulkformer_tl.encodings._units import GeneFacts
 
 Platform = Literal["bulk", "single-cell", "microarray", "panel", "unknown"]
 
@@ -135,6 +135,24 @@ def _missed(
         zero = float(np.log(unit.pseudocount) / np.log(POWERS[unit.base or "e"])) if has_zero else 0.0
     missing = np.isclose(measured, zero, rtol=1e-5, atol=1e-9) | np.isnan(measured)
     return float(np.median(missing.mean(axis=1))), which
+
+
+def log_intensities(values: NDArray[np.float64]) -> str:
+    """Say why values that should be logarithms of TPM are those of array intensities; empty where they are not.
+
+    Parameters
+    ----------
+    values
+        Shape (N, G); ``NaN`` where missing.
+
+    Returns
+    -------
+    The facts that decided.
+    """
+    known = ~np.isnan(values)
+    if not known.any() or np.nanmax(values) > MAX_INTENSITY or not known.any(axis=1).all():
+        return ""
+    return _intensities(values, Unit("unknown"))
 
 
 def _intensities(values: NDArray[np.float64], unit: Unit) -> str:

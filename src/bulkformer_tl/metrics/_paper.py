@@ -84,9 +84,13 @@ TASKS: dict[str, dict[str, Any]] = {
     },
     "perturbation_response": {
         **_PERCEPTRONS,
-        "assumed": ("n_splits: 10; the paper took the splits of PRnet", *_PERCEPTRONS["assumed"]),
+        "assumed": (
+            "n_splits: 10 folds over perturbations; the paper took the splits of PRnet",
+            "the features you pass, and components of the change in place of a perceptron for each gene",
+            *_PERCEPTRONS["assumed"],
+        ),
         "caveat": "the authors withdrew this task, since L1000 measures 978 genes on beads and the model learnt from "
-        f"sequencing; and {PAIRS_LEAK}",
+        "sequencing",
     },
 }
 

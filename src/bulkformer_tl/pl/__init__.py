@@ -5,6 +5,7 @@ from bulkformer_tl.pl._coverage import coverage
 from bulkformer_tl.pl._imputation import imputation
 from bulkformer_tl.pl._imputation_curve import imputation_curve
 from bulkformer_tl.pl._palette import palette
+from bulkformer_tl.pl._perturbation_response import perturbation_response
 from bulkformer_tl.pl._regression import regression
 from bulkformer_tl.pl._scores import scores
 from bulkformer_tl.pl._training import training
@@ -17,6 +18,7 @@ __all__ = [
     "imputation",
     "imputation_curve",
     "palette",
+    "perturbation_response",
     "regression",
     "roc",
     "scores",

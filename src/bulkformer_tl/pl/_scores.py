@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: What the axes of scores and the scores themselves are called in plots.
-AXES = {"fold": "mean over test folds", "pooled": "all samples pooled"}
+AXES = {"fold": "mean over test folds", "pooled": "all samples pooled", "per_perturbation": "mean over perturbations"}
 NAMES = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -28,9 +28,16 @@ NAMES = {
     "spearman": "Spearman's rho",
     "rmse": "RMSE",
     "r2": "R²",
+    "pearson_delta": "Pearson's r of the change",
+    "spearman_delta": "Spearman's rho of the change",
+    "pearson_delta_top20": "Pearson's r of the change, top 20 genes",
+    "spearman_delta_top20": "Spearman's rho of the change, top 20 genes",
+    "pearson_top20": "Pearson's r, top 20 genes",
+    "spearman_top20": "Spearman's rho, top 20 genes",
+    "rmse_top20": "RMSE, top 20 genes",
 }
 #: Scores of which less is better.
-LESS_IS_BETTER = {"brier", "calibration_error", "rmse", "interval_width"}
+LESS_IS_BETTER = {"brier", "calibration_error", "rmse", "rmse_top20", "interval_width"}
 BASELINE, REPRESENTATION = "#7f7f7f", OKABE_ITO[0]
 
 

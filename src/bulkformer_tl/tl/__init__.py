@@ -12,6 +12,9 @@ from bulkformer_tl.tl._gene_embeddings import gene_embeddings
 from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._impute import impute
 from bulkformer_tl.tl._pair_heads import PairHead
+from bulkformer_tl.tl._perturbation_features import gene_features
+from bulkformer_tl.tl._perturbation_head import PerturbationHead
+from bulkformer_tl.tl._perturbation_response import perturbation_response
 from bulkformer_tl.tl._regress import regress
 from bulkformer_tl.tl._score_imputation import score_imputation
 from bulkformer_tl.tl._transfer import transfer
@@ -19,6 +22,7 @@ from bulkformer_tl.tl._transfer import transfer
 __all__ = [
     "Head",
     "PairHead",
+    "PerturbationHead",
     "biomarkers",
     "classify",
     "differential_expression",
@@ -29,7 +33,9 @@ __all__ = [
     "fitted_head",
     "fuse",
     "gene_embeddings",
+    "gene_features",
     "impute",
+    "perturbation_response",
     "regress",
     "score_imputation",
     "transfer",

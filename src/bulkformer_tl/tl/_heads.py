@@ -17,6 +17,8 @@ from bulkformer_tl.tl._head_input import head_matrix
 from bulkformer_tl.tl._mudata import as_anndata
 from bulkformer_tl.tl._pair_heads import TASKS as PAIR_TASKS
 from bulkformer_tl.tl._pair_heads import PairHead, stored_head
+from bulkformer_tl.tl._perturbation_head import TASK as PERTURBATION
+from bulkformer_tl.tl._perturbation_head import PerturbationHead, stored_perturbation_head
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,22 +162,22 @@ class Head:
         return cls(*read_head(path))
 
 
-def fitted_head(adata: AnnData, key: str) -> Head | PairHead:
+def fitted_head(adata: AnnData, key: str) -> Head | PairHead | PerturbationHead:
     """Return the head that a task fitted to all training samples.
 
     Parameters
     ----------
     adata
         Samples after :func:`bulkformer_tl.tl.classify`, :func:`bulkformer_tl.tl.regress`,
-        :func:`bulkformer_tl.tl.drug_response` or :func:`bulkformer_tl.tl.essentiality`; also when read back from a
-        file.
+        :func:`bulkformer_tl.tl.drug_response`, :func:`bulkformer_tl.tl.essentiality` or
+        :func:`bulkformer_tl.tl.perturbation_response`; also when read back from a file.
     key
         Name of the result, such as ``"classify_disease"``.
 
     Returns
     -------
     The head of the latest run under that name, fitted to all labelled samples (or to the reference): a :class:`Head`,
-    or a :class:`PairHead` of drugs or genes.
+    a :class:`PairHead` of drugs or genes, or a :class:`PerturbationHead`.
 
     Raises
     ------
@@ -197,7 +199,7 @@ def fitted_head(adata: AnnData, key: str) -> Head | PairHead:
     """
     check_anndata(adata, or_mudata=True)
     params = get_params(adata, key)
-    if params.get("task") not in (*TASKS, *PAIR_TASKS):
+    if params.get("task") not in (*TASKS, *PAIR_TASKS, PERTURBATION):
         message = f"adata.uns[{key!r}] is no result of bf.tl.classify or bf.tl.regress; call one of them first"
         raise KeyError(message)
     entry: Any = adata.uns[key]
@@ -207,11 +209,13 @@ def fitted_head(adata: AnnData, key: str) -> Head | PairHead:
     stored = entry["head"]
     if params["task"] in PAIR_TASKS:
         return stored_head(stored)
+    if params["task"] == PERTURBATION:
+        return stored_perturbation_head(stored)
     arrays = {str(name): np.asarray(array) for name, array in stored["arrays"].items()}
     return Head(json.loads(str(stored["facts"])), arrays)
 
 
-def as_entry(head: Head | PairHead) -> dict[str, Any]:
+def as_entry(head: Head | PairHead | PerturbationHead) -> dict[str, Any]:
     """Return the head as plain values that ``uns`` can hold and write."""
     return {"facts": json.dumps(head.facts), "arrays": dict(head.arrays)}
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 #: The score that the log line is about, for each task, and those of which less is better.
 MAIN = {"classification": "auroc", "regression": "r2"}
-LESS_IS_BETTER = {"brier", "calibration_error", "rmse", "interval_width"}
+LESS_IS_BETTER = {"brier", "calibration_error", "rmse", "rmse_top20", "interval_width"}
 #: Heads that a probe can have; some are larger than a table of arrays and cannot be kept.
 HEADS = ("linear", "elastic_net", "random_forest", "knn", "mlp")
 #: Fields of a protocol that are no reason to keep two runs apart.
