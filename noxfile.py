@@ -69,7 +69,12 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST)
 def bench(session: nox.Session) -> None:
-    """Run every benchmark; each prints a table or a ratio."""
+    """Run every benchmark, or those that are named, with the options that follow.
+
+    Each prints a table or a ratio; ``nox -s bench -- benchmarks/probes.py --write`` makes its page of the docs anew.
+    """
     install(session, "test")
-    for script in session.posargs or sorted(map(str, Path("benchmarks").glob("*.py"))):
-        session.run("python", script)
+    named = [word for word in session.posargs if word.endswith(".py")]
+    options = [word for word in session.posargs if word not in named]
+    for script in named or sorted(map(str, Path("benchmarks").glob("*.py"))):
+        session.run("python", script, *options)
