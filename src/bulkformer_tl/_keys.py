@@ -140,6 +140,11 @@ class RegressKeys:
         return f"obs/{self.name}_pred"
 
     @property
+    def matrix(self) -> str:
+        """Predicted numbers of several columns."""
+        return f"obsm/{self.name}_pred"
+
+    @property
     def low(self) -> str:
         """Lower end of the interval."""
         return f"obs/{self.name}_low"

@@ -69,7 +69,7 @@ def test_neighbours_and_votes_equal_scikit_learn_by_hand(reference, new, metric)
 
 
 def test_numbers_are_averaged(reference, new):
-    bf.tl.transfer(new, "age", reference=reference, use_rep="X_emb", n_neighbors=3, protocol=NUMBER)
+    bf.tl.transfer(new, "age", reference=reference, use_rep="X_emb", n_neighbors=3, metric="euclidean", protocol=NUMBER)
     scale = one_scale()().fit(reference.obsm["X_emb"])
     voted = KNeighborsRegressor(3, weights="distance").fit(
         scale.transform(reference.obsm["X_emb"]), reference.obs["age"]
@@ -114,10 +114,11 @@ def test_labels_of_the_new_samples_change_nothing_but_scores(reference, new):
 
 def test_far_samples_are_told_from_near_ones(reference, caplog):
     near, far = make(20, seed=1), make(20, seed=2, shift=8)
+    options = {"reference": reference, "use_rep": "X_emb", "metric": "euclidean", "protocol": QUICK}
     with caplog.at_level(logging.WARNING, logger="bulkformer_tl"):
-        bf.tl.transfer(near, "tissue", reference=reference, use_rep="X_emb", protocol=QUICK)
+        bf.tl.transfer(near, "tissue", **options)
         assert "nothing like" not in caplog.text
-        bf.tl.transfer(far, "tissue", reference=reference, use_rep="X_emb", protocol=QUICK)
+        bf.tl.transfer(far, "tissue", **options)
     assert "the reference holds nothing like 20 of 20 samples" in caplog.text
     assert not near.obs["transfer_tissue_out_of_distribution"].any()
     assert far.obs["transfer_tissue_out_of_distribution"].all()
@@ -126,15 +127,15 @@ def test_far_samples_are_told_from_near_ones(reference, caplog):
 
 
 def test_p_values_of_samples_like_the_reference_are_uniform():
-    """Planted null: whatever the level, no more than that share of new samples falls below it."""
+    """Planted null: whatever the level, hardly more than that share of new samples falls below it."""
     found = []
     for seed in range(10):
         new = make(60, seed=seed + 100)
         bf.tl.transfer(new, "tissue", reference=make(120, seed=seed), use_rep="X_emb", protocol=QUICK)
         found.append(new.obs["transfer_tissue_ood_p"].to_numpy())
     p = np.concatenate(found)
-    for level in (0.05, 0.1, 0.25, 0.5):
-        assert abs((p <= level).mean() - level) < 0.06
+    assert all((p <= level).mean() < level + 0.05 for level in (0.05, 0.1, 0.25, 0.5))
+    assert 0.4 < p.mean() < 0.6
 
 
 def test_a_study_is_not_compared_with_itself():
@@ -144,7 +145,7 @@ def test_a_study_is_not_compared_with_itself():
     shifts = np.repeat(rng.normal(0, 2, (12, 15)), 10, axis=0)
     reference.obsm["X_emb"] += shifts.astype(np.float32)
     new.obsm["X_emb"] += rng.normal(0, 2, (1, 15)).astype(np.float32)
-    options = {"reference": reference, "use_rep": "X_emb", "n_neighbors": 5, "protocol": QUICK}
+    options = {"reference": reference, "use_rep": "X_emb", "metric": "euclidean", "protocol": QUICK}
     bf.tl.transfer(new, "tissue", **options)
     alone = new.obs["transfer_tissue_ood_p"].median()
     bf.tl.transfer(new, "tissue", groups="study", **options)
@@ -185,7 +186,7 @@ def test_copy_and_names(reference, new):
 
 
 WRONG = {
-    "metric": ({"metric": "manhattan"}, ValueError, r"metric is 'manhattan'; use one of \['euclidean', 'cosine'\]"),
+    "metric": ({"metric": "manhattan"}, ValueError, r"metric is 'manhattan'; use one of \['cosine', 'euclidean'\]"),
     "too many": ({"n_neighbors": 61}, ValueError, "n_neighbors is 61; use a whole number from 1 to 60"),
     "none": ({"n_neighbors": 0}, ValueError, "n_neighbors is 0; use a whole number"),
     "half": ({"n_neighbors": 2.5}, ValueError, "n_neighbors is 2.5; use a whole number"),

@@ -18,7 +18,7 @@ from bulkformer_tl.metrics import add_rows, baseline_names, compare, probe, resa
 from bulkformer_tl.metrics._baselines import DEFAULT, RECIPES, TRIVIAL
 from bulkformer_tl.metrics._paper import resolve_protocol
 from bulkformer_tl.metrics._tables import SCORES, interval
-from bulkformer_tl.tl._probe import Plan, Predictions, candidates, make_plan, outliers, predict_all
+from bulkformer_tl.tl._probe import Candidate, Plan, Predictions, candidates, make_plan, outliers, predict_all
 from bulkformer_tl.tl._samples import EXPRESSION, Samples, Task, embedding_params, read_samples
 from bulkformer_tl.tl._untrained import UNTRAINED, untrained_embedding
 
@@ -89,6 +89,36 @@ def judge(
     label: str,
     *,
     task: Task,
+    **options: Any,
+) -> Verdict:
+    """Read the samples, split them, and predict each with heads that were not fitted to it.
+
+    Parameters
+    ----------
+    adata
+        Samples to predict.
+    label
+        Column of ``obs``.
+    task
+        ``"classification"`` or ``"regression"``.
+    **options
+        As of :func:`prepare`.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If the input does not allow it; before anything is fitted.
+    """
+    verdict, found = prepare(adata, label, task=task, **options)
+    verdict.predictions.update(predict_all(verdict.plan, found, verdict.name))
+    return verdict
+
+
+def prepare(
+    adata: AnnData,
+    label: str,
+    *,
+    task: Task | Literal["matrix"],
     use_rep: str | None,
     layer: str | None,
     groups: str | None,
@@ -96,21 +126,22 @@ def judge(
     head: str | None,
     protocol: Protocol | Literal["paper"] | None,
     reference: AnnData | None,
-) -> Verdict:
-    """Read the samples, split them, and predict each with heads that were not fitted to it.
+) -> tuple[Verdict, dict[str, Candidate]]:
+    """Read and split the samples, and list what is to be fitted: a verdict without predictions, and the candidates.
 
     Raises
     ------
     KeyError, TypeError, ValueError
         If the input does not allow it; before anything is fitted.
     """
-    protocol = resolve_protocol(protocol, task)
+    kind: Task = "regression" if task == "matrix" else task
+    protocol = resolve_protocol(protocol, kind)
     head, options = protocol.resolve_head(head)
     if head not in HEADS:
         message = f"there is no head {head!r}; choose among {list(HEADS)}"
         raise ValueError(message)
     readable = layer is not None or getattr(adata, "X", None) is not None
-    baselines = resolve_baselines(protocol, task, covariates, readable=readable)
+    baselines = resolve_baselines(protocol, kind, covariates, readable=readable)
     reads = [name for name in baselines if RECIPES.get(name, ("covariates",))[0] != "covariates"]
     samples = read_samples(
         adata,
@@ -124,7 +155,7 @@ def judge(
         expression=bool(reads) or (readable and protocol.duplicates is not None),
     )
     # unknown options are refused before anything is fitted
-    maker = partial(probe, head, task=task, rng=protocol.rng, options=options)
+    maker = partial(probe, head, task=kind, rng=protocol.rng, options=options)
     maker(shape=(1, 1))
     plan = make_plan(samples, protocol)
     # of a fused representation each modality is a baseline
@@ -136,12 +167,11 @@ def judge(
         parts = [adata] if reference is None else [reference, adata]
         extra = {UNTRAINED: untrained_embedding(parts, use_rep, rng=protocol.rng)}
     found = candidates(samples, name, head=head, maker=maker, baselines=baselines, extra=extra, rng=protocol.rng)
-    predictions = predict_all(plan, found, name)
     params = plan_params(adata, plan, label=label, use_rep=use_rep, layer=layer, groups=groups, covariates=covariates)
     params |= {"representation": name, "head": head, "baselines": baselines}
     if protocol.caveat:
         logger.warning("%s: %s", label, protocol.caveat)
-    return Verdict(name, plan, predictions, outliers(plan), baselines, params)
+    return Verdict(name, plan, {}, outliers(plan), baselines, params), found
 
 
 def resolve_baselines(protocol: Protocol, task: Task, covariates: Sequence[str] | None, *, readable: bool) -> list[str]:
@@ -262,6 +292,7 @@ def _ratio(
 
 
 def _better(differences: pd.DataFrame) -> list[str]:
+    """Name whichever of the two the interval of a difference favours, else ``"neither"``."""
     sign = np.where(differences["metric"].isin(LESS_IS_BETTER), -1, 1)
     ends = differences[["low", "high"]].to_numpy() * sign[:, None]
     wins, loses = ends.min(axis=1) > 0, ends.max(axis=1) < 0

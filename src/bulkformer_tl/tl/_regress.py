@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bulkformer_tl._anndata import check_anndata, check_slots, copied, write_results
+from bulkformer_tl._anndata import check_slots, copied, write_results
 from bulkformer_tl._keys import RegressKeys
 from bulkformer_tl.tl._judge import Verdict, fingerprint, judge, merged, report, tabulate
 from bulkformer_tl.tl._keep import keep_head
 from bulkformer_tl.tl._mudata import takes_mudata
+from bulkformer_tl.tl._regress_matrix import is_matrix, regress_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,12 +37,18 @@ def regress(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Predict a number for each sample from a representation and compare it with simple baselines.
+    """Predict a number, or a row of numbers, for each sample from a representation, beside simple baselines.
 
     Each labelled sample is predicted by a head that was fitted without its fold; samples without a value by a head
     that was fitted to all others. Whatever is fitted is fitted to training samples, intervals included: half their
     width is a quantile of the errors that three inner folds of the training samples make (conformal prediction across
     folds, Vovk 2015, doi:10.1007/s10472-013-9368-4).
+
+    Of a matrix, such as proteins measured beside RNA, all columns are predicted at once, each standardised on training
+    samples; missing values of a column leave only that column's sample out. Scores are means over columns
+    (``per_column``), over samples (``per_sample``) and of all entries together (``global``), of columns that are
+    standardised, so that those with large values do not decide; correlations are within test folds. There are no
+    intervals and no kept head.
 
     Parameters
     ----------
@@ -50,7 +57,8 @@ def regress(
         ``obs``: ``obsm`` is then that of the MuData and of its modality ``"rna"`` (or the first), whose expression
         baselines read; a modality's name stands for its features; and results are written to the MuData.
     target
-        Column of ``obs`` with the numbers; missing where they are not known.
+        Column of ``obs`` with the numbers; missing where they are not known. Or a key of ``obsm`` with a matrix or
+        table of numbers (N, P), or another modality of a MuData, such as ``"protein"``.
     use_rep
         Key of ``obsm``, such as ``"X_bulkformer"`` or ``"X_pca"``; ``None`` takes expression itself. Of what
         :func:`fuse` made, each modality alone is one more baseline.
@@ -87,6 +95,10 @@ def regress(
         too few of these for the level (19 for 0.95).
     ``adata.obs[target + "_out_of_distribution"]`` : :class:`pandas.Series` (dtype ``bool``)
         Whether the sample is far from the training samples; see :func:`bulkformer_tl.tl.classify`.
+    ``adata.obsm[target + "_pred"]`` : :class:`pandas.DataFrame` (shape ``(n_obs, P)``, dtype ``float64``)
+        Of a matrix, in place of the above.
+    ``adata.uns[key_added]["per_column"]`` : :class:`pandas.DataFrame`
+        Of a matrix: representation, ``column``, number ``n`` of samples, and the column's scores.
     ``adata.uns[key_added]["scores"]`` : :class:`pandas.DataFrame`
         Scores of the representation and of each baseline, with their axis and interval, and the coverage and width of
         the intervals. Runs with another representation or head on the same samples and folds add their rows.
@@ -117,21 +129,20 @@ def regress(
     >>> bool((adata.obs["number_low"] < adata.obs["number_high"]).all())
     True
     """
-    check_anndata(adata)
     keys = RegressKeys.of(target, key_added)
+    options: dict[str, Any] = {
+        "use_rep": use_rep,
+        "layer": layer,
+        "groups": groups,
+        "covariates": covariates,
+        "head": head,
+        "protocol": protocol,
+        "reference": reference,
+    }
+    if is_matrix(adata, target, reference):
+        return regress_matrix(adata, target, keys, copy=copy, **options)
     check_slots(adata, keys.key, [keys.prediction, keys.low, keys.high, keys.outlier])
-    verdict = judge(
-        adata,
-        target,
-        task="regression",
-        use_rep=use_rep,
-        layer=layer,
-        groups=groups,
-        covariates=covariates,
-        head=head,
-        protocol=protocol,
-        reference=reference,
-    )
+    verdict = judge(adata, target, task="regression", **options)
     found = verdict.predictions[verdict.name]
     values, width = found.predicted[verdict.own], found.width[verdict.own]
     results = {

@@ -12,6 +12,7 @@ from bulkformer_tl._anndata import check_anndata, get_matrix, get_params, row_bl
 from bulkformer_tl._keys import LOG_TPM
 from bulkformer_tl.encodings import find_fault
 from bulkformer_tl.metrics._check import as_labels, as_numbers, refuse_one_class, to_float
+from bulkformer_tl.tl._matrix_target import read_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ class Samples:
     Parameters
     ----------
     target
-        Class codes, or numbers, shape (N,); -1 or ``NaN`` where the label is not known.
+        Class codes, or numbers, shape (N,) or (N, P); -1 or ``NaN`` where the label is not known.
     classes
         Sorted labels that the codes stand for; empty in regression.
     labelled
@@ -97,7 +98,7 @@ def read_samples(
     adata: AnnData,
     label: str,
     *,
-    task: Task,
+    task: Task | Literal["matrix"],
     use_rep: str | None,
     layer: str | None,
     groups: str | None,
@@ -112,9 +113,9 @@ def read_samples(
     adata
         Samples to predict.
     label
-        Column of ``obs``.
+        Column of ``obs``; key of ``obsm`` for a matrix.
     task
-        ``"classification"`` or ``"regression"``.
+        ``"classification"``, ``"regression"`` or, of several numbers at once, ``"matrix"``.
     use_rep
         Key of ``obsm``; ``None`` takes expression, and ``values`` then are the representation.
     layer
@@ -141,7 +142,10 @@ def read_samples(
     for part in parts:
         check_anndata(part)
     n_reference = 0 if reference is None else reference.n_obs
-    target, classes, labelled = _read_target(parts, label, task)
+    if task == "matrix":
+        target, classes, labelled = read_matrix(parts, label)
+    else:
+        target, classes, labelled = _read_target(parts, label, task)
     representation, values, genes = read_representation(parts, use_rep, layer, expression=expression)
     return Samples(
         target,

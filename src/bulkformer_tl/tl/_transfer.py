@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 #: Baselines of this task: the same neighbours among genes, and among principal components of them.
 GENES, COMPONENTS = "raw (knn)", "pca (knn)"
-METRICS = ("euclidean", "cosine")
+METRICS = ("cosine", "euclidean")
 
 
 @takes_mudata
@@ -46,8 +46,8 @@ def transfer(
     use_rep: str | None = "X_bulkformer",
     layer: str | None = None,
     groups: str | None = None,
-    n_neighbors: int = 15,
-    metric: Literal["euclidean", "cosine"] = "euclidean",
+    n_neighbors: int = 5,
+    metric: Literal["cosine", "euclidean"] = "cosine",
     protocol: Protocol | None = None,
     key_added: str | None = None,
     copy: bool = False,
@@ -78,7 +78,9 @@ def transfer(
     n_neighbors
         Number of neighbours k.
     metric
-        ``"euclidean"``, or ``"cosine"`` around the mean of the reference.
+        ``"cosine"``, around the mean of the reference, or ``"euclidean"``, where the mean variance of the reference's
+        columns is 1. Between public studies the angle holds better, since platforms stretch profiles
+        (``docs/benchmarks/transfer.md``).
     protocol
         Baselines and bootstrap; its splits have no part here. Baselines are the majority or mean, and the same
         neighbours among genes (``"raw (knn)"``) and among 50 principal components of the reference (``"pca (knn)"``),
@@ -106,7 +108,7 @@ def transfer(
     ``adata.obsm[key_added + "_neighbors"]`` : :class:`pandas.DataFrame` (shape ``(n_obs, k)``)
         Names of the reference samples, nearest first.
     ``adata.obsm[key_added + "_distances"]`` : :class:`numpy.ndarray` (shape ``(n_obs, k)``, dtype ``float64``)
-        Their distances, where the mean variance of the reference's columns is 1.
+        Their distances.
     ``adata.uns[key_added]["scores"]``, ``adata.uns[key_added]["differences"]`` : :class:`pandas.DataFrame`
         As of :func:`classify`, where labels of ``adata`` are known.
     ``adata.uns[key_added]["params"]`` : :class:`dict`
