@@ -83,6 +83,7 @@ def nearest_column(known: Numbers, features: NDArray[np.floating]) -> Numbers:
     -------
     Predictions, shape (N, M).
     """
+    from scipy.spatial.distance import cdist
     from sklearn.metrics import pairwise_distances_argmin
 
     found = additive(known)
@@ -92,7 +93,7 @@ def nearest_column(known: Numbers, features: NDArray[np.floating]) -> Numbers:
     new, old = features[~seen], features[seen]
     if not seen.all():
         if np.isin(features, (0, 1)).all():
-            nearest = pairwise_distances_argmin(new > 0, old > 0, metric="jaccard")
+            nearest = cdist(new > 0, old > 0, "jaccard").argmin(axis=1)
         else:
             spread = old.std(axis=0)
             scale = np.where(spread > 0, spread, 1.0)

@@ -6,7 +6,9 @@ from bulkformer_tl.pl._imputation import imputation
 from bulkformer_tl.pl._imputation_curve import imputation_curve
 from bulkformer_tl.pl._palette import palette
 from bulkformer_tl.pl._perturbation_response import perturbation_response
+from bulkformer_tl.pl._per_column import per_column
 from bulkformer_tl.pl._regression import regression
+from bulkformer_tl.pl._score_axes import score_axes
 from bulkformer_tl.pl._scores import scores
 from bulkformer_tl.pl._training import training
 from bulkformer_tl.pl._volcano import volcano
@@ -19,8 +21,10 @@ __all__ = [
     "imputation_curve",
     "palette",
     "perturbation_response",
+    "per_column",
     "regression",
     "roc",
+    "score_axes",
     "scores",
     "training",
     "volcano",

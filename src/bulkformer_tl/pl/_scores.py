@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: What the axes of scores and the scores themselves are called in plots.
-AXES = {"fold": "mean over test folds", "pooled": "all samples pooled", "per_perturbation": "mean over perturbations"}
+AXES = {
+    "fold": "mean over test folds",
+    "pooled": "all samples pooled",
+    "per_drug": "mean over drugs",
+    "per_gene": "mean over genes",
+    "per_line": "mean over lines",
+    "global": "all pairs together",
+    "per_perturbation": "mean over perturbations",
+}
+#: What the number of units counts, where it is not samples.
+UNITS = {"per_drug": "drugs", "per_gene": "genes", "per_line": "lines", "global": "pairs", "per_perturbation": "perturbations"}
 NAMES = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -41,7 +51,9 @@ LESS_IS_BETTER = {"brier", "calibration_error", "rmse", "rmse_top20", "interval_
 BASELINE, REPRESENTATION = "#7f7f7f", OKABE_ITO[0]
 
 
-def scores(adata: AnnData, key: str, *, metric: str | None = None, ax: Axes | None = None) -> Axes:
+def scores(
+    adata: AnnData, key: str, *, metric: str | None = None, axis: str | None = None, ax: Axes | None = None
+) -> Axes:
     """Draw the scores of representations above those of the baselines.
 
     Parameters
@@ -53,6 +65,8 @@ def scores(adata: AnnData, key: str, *, metric: str | None = None, ax: Axes | No
         Name of the result, such as ``"classify_disease"``.
     metric
         Score to draw; ``None`` takes the first of the table, AUROC or Pearson's r.
+    axis
+        Axis of the score, where the table has several, such as ``"per_drug"``; ``None`` takes the first.
     ax
         Axes to draw on. ``None`` makes a new figure.
 
@@ -65,9 +79,10 @@ def scores(adata: AnnData, key: str, *, metric: str | None = None, ax: Axes | No
     Raises
     ------
     KeyError
-        If there is no such table or score.
+        If there is no such table, score or axis.
     """
     table, baselines = read_scores(adata, key, metric)
+    table = _along(table, key, axis)
     name = str(table["metric"].iloc[0])
     less = name in LESS_IS_BETTER
     is_baseline = table["representation"].isin(baselines).to_numpy()
@@ -92,7 +107,7 @@ def scores(adata: AnnData, key: str, *, metric: str | None = None, ax: Axes | No
         yticklabels=table["representation"].tolist(),
         ylim=(len(table) - 0.5, -0.5),
         xlabel=f"{NAMES.get(name, name)}{better} ({where}; {level} interval)",
-        title=f"{key}, {int(table['n'].iloc[0]):,} samples",
+        title=f"{key}, {int(table['n'].iloc[0]):,} {UNITS.get(str(table['axis'].iloc[0]), 'samples')}",
     )
     axes.title.set_fontsize("medium")
     for tick, grey in zip(axes.get_yticklabels(), is_baseline, strict=True):
@@ -100,6 +115,14 @@ def scores(adata: AnnData, key: str, *, metric: str | None = None, ax: Axes | No
         tick.set_fontstyle("italic" if grey else "normal")
     axes.spines[["top", "right"]].set_visible(False)
     return axes
+
+
+def _along(table: pd.DataFrame, key: str, axis: str | None) -> pd.DataFrame:
+    known = list(dict.fromkeys(table["axis"].astype(str)))
+    if axis is not None and axis not in known:
+        message = f"adata.uns[{key!r}] has no axis {axis!r} of this score; choose among {known}"
+        raise KeyError(message)
+    return table[table["axis"] == (axis or known[0])]
 
 
 def _best(means: Any, *, less: bool) -> float | None:
