@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,7 +53,12 @@ def score_axes(adata: AnnData, key: str, *, metric: str | None = None, ax: Axes 
     for name, shift in zip(order, shifts, strict=True):
         grey = name in baselines
         colour = BASELINE if grey else next(colours)
-        style = {"color": colour, "markersize": 6, "markerfacecolor": "white" if grey else colour, "linestyle": "none"}
+        style: dict[str, Any] = {
+            "color": colour,
+            "markersize": 6,
+            "markerfacecolor": "white" if grey else colour,
+            "linestyle": "none",
+        }
         shape = next(shapes) if grey else "o"
         own = table[table["representation"] == name].set_index("axis").loc[known]
         at = np.arange(len(known)) + shift

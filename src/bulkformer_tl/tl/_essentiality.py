@@ -114,9 +114,9 @@ def essentiality(
         The scores of each gene and of each line, and of how many pairs.
     ``adata.uns[key_added]["selective"]`` : :class:`pandas.DataFrame`
         With ``selective``: of each group and gene, ``difference`` between the mean effect in the group and in all other
-        lines, ``p`` (Welch's t-test) and ``fdr`` (Benjamini and Hochberg over all rows); ``predicted_difference``,
-        ``predicted_p`` and ``predicted_fdr`` of the out-of-fold predictions of the same pairs. Groups and genes with
-        fewer than three lines on either side are left out. Best first.
+        lines, ``p`` (Welch's t-test) and ``fdr`` (Benjamini and Hochberg over all rows), and ``predicted_difference``
+        of the out-of-fold predictions of the same pairs, without a p-value: predictions of similar lines are not
+        independent. Groups and genes with fewer than three lines on either side are left out. Best first.
     ``adata.uns[key_added]["head"]`` : :class:`dict`
         The head fitted to all measured pairs; see :func:`bulkformer_tl.tl.fitted_head`.
     ``adata.uns[key_added]["params"]`` : :class:`dict`

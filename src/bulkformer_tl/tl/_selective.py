@@ -72,7 +72,8 @@ def selective_genes(
     Returns
     -------
     One row per group and gene, best first: means, their difference, ``p`` and ``fdr`` (Benjamini and Hochberg over all
-    rows) of the measured effects, and the same of the predictions of the same pairs.
+    rows) of the measured effects; means and difference of the predictions of the same pairs. These have no p-value:
+    predictions of similar lines come from the same fit, and would be significant where there is nothing.
     """
     parts = []
     for group, name in enumerate(groups):
@@ -85,11 +86,10 @@ def selective_genes(
             one, other = values[inside][:, enough], values[outside][:, enough]
             table[f"{prefix}mean"], table[f"{prefix}mean_others"] = np.nanmean(one, axis=0), np.nanmean(other, axis=0)
             table[f"{prefix}difference"] = table[f"{prefix}mean"] - table[f"{prefix}mean_others"]
-            table[f"{prefix}p"] = _welch(one, other)
+        table["p"] = _welch(known[inside][:, enough], known[outside][:, enough])
         parts.append(table)
     found = pd.concat(parts, ignore_index=True)
-    for prefix in ("", "predicted_"):
-        found[f"{prefix}fdr"] = false_discovery_rate(found[f"{prefix}p"].to_numpy())
+    found["fdr"] = false_discovery_rate(found["p"].to_numpy())
     return found.sort_values("p", kind="stable", ignore_index=True)
 
 
