@@ -5,8 +5,8 @@ from bulkformer_tl.pl._coverage import coverage
 from bulkformer_tl.pl._imputation import imputation
 from bulkformer_tl.pl._imputation_curve import imputation_curve
 from bulkformer_tl.pl._palette import palette
-from bulkformer_tl.pl._perturbation_response import perturbation_response
 from bulkformer_tl.pl._per_column import per_column
+from bulkformer_tl.pl._perturbation_response import perturbation_response
 from bulkformer_tl.pl._regression import regression
 from bulkformer_tl.pl._score_axes import score_axes
 from bulkformer_tl.pl._scores import scores
@@ -20,8 +20,8 @@ __all__ = [
     "imputation",
     "imputation_curve",
     "palette",
-    "perturbation_response",
     "per_column",
+    "perturbation_response",
     "regression",
     "roc",
     "score_axes",

@@ -25,7 +25,12 @@ AXES = {
     "per_perturbation": "mean over perturbations",
 }
 #: What the number of units counts, where it is not samples.
-UNITS = {"per_drug": "drugs", "per_gene": "genes", "per_line": "lines", "global": "pairs", "per_perturbation": "perturbations"}
+UNITS = {
+    "per_drug": "drugs",
+    "per_gene": "genes",
+    "per_line": "lines",
+    "global": "pairs",
+}
 NAMES = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
