@@ -11,6 +11,7 @@ from dataclasses import dataclass
 COEXPRESSION = "coexpression"
 DIFFERENTIAL_EXPRESSION = "differential_expression"
 BIOMARKERS = "biomarkers"
+GENE_SCORES = "gene_scores"
 HIDDEN = "hidden"
 LOG_TPM = "log_tpm"
 
@@ -65,6 +66,18 @@ class GeneEmbeddingKeys:
     def vectors(self, group: str | None = None) -> str:
         """Gene vectors, of all samples or of one group."""
         return f"varm/{self.key}" if group is None else f"varm/{self.key}_{group}"
+
+
+@dataclass(frozen=True)
+class GeneScoreKeys:
+    """Slots of :func:`bulkformer_tl.tl.gene_scores`."""
+
+    key: str = GENE_SCORES
+
+    @property
+    def scores(self) -> str:
+        """What the vector of each gene says about each sample."""
+        return f"layers/{self.key}"
 
 
 @dataclass(frozen=True)

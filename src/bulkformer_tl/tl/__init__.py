@@ -9,6 +9,7 @@ from bulkformer_tl.tl._enrich import enrich
 from bulkformer_tl.tl._essentiality import essentiality
 from bulkformer_tl.tl._fuse import fuse
 from bulkformer_tl.tl._gene_embeddings import gene_embeddings
+from bulkformer_tl.tl._gene_scores import gene_scores
 from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._impute import impute
 from bulkformer_tl.tl._pair_heads import PairHead
@@ -34,6 +35,7 @@ __all__ = [
     "fuse",
     "gene_embeddings",
     "gene_features",
+    "gene_scores",
     "impute",
     "perturbation_response",
     "regress",

@@ -71,7 +71,7 @@ def biomarkers(
         others. ``"optimal"`` searches the cut-point that separates survival best, and warns: its hazard ratios are too
         large by construction and get no interval, its p-values are corrected for the search.
     layer
-        ln(TPM+1); ``None`` reads ``X``.
+        ln(TPM+1), or risks of :func:`bulkformer_tl.tl.gene_scores`; ``None`` reads ``X``.
     imputed
         Layer of :func:`bulkformer_tl.tl.impute`, made from ``layer``.
     groups
@@ -86,7 +86,7 @@ def biomarkers(
     n_permutations
         How often imputed entries are permuted; 0 leaves the null out.
     protocol
-        Its ``level`` is that of the intervals; nothing is split into folds here. ``"paper"`` takes
+        Its ``level`` is that of the intervals; folds belong to :func:`bulkformer_tl.tl.gene_scores`. ``"paper"`` takes
         the paper's screen where ``split`` is not given: the median split, one log-rank test per gene.
     rng
         Of the permutations.
