@@ -26,6 +26,7 @@ TASKS = {
     "tl.drug_response",
     "tl.essentiality",
     "tl.perturbation_response",
+    "tl.survival",
 }
 #: Parameters that do not count towards the ten.
 COMMON = {"copy", "rng", "key_added", "device", "batch_size"}

@@ -279,6 +279,23 @@ class ResponseKeys:
         return f"varm/{self.key}_measured"
 
 
+@dataclass(frozen=True)
+class SurvivalKeys:
+    """Slots of :func:`bulkformer_tl.tl.survival`."""
+
+    key: str = "survival"
+
+    @property
+    def risk(self) -> str:
+        """Logarithm of the hazard, relative to the average sample."""
+        return f"obs/{self.key}_risk"
+
+    @property
+    def group(self) -> str:
+        """Whether the risk is above the median of the training samples."""
+        return f"obs/{self.key}_group"
+
+
 def params(key: str) -> str:
     """Return the slot that holds how a result was made."""
     return f"uns/{key}"

@@ -100,7 +100,7 @@ def test_heads_that_do_not_fit_are_refused():
     del adata.obsm["X_emb"]
     with pytest.raises(KeyError, match="no 'X_emb'"):
         head.predict(adata)
-    with pytest.raises(KeyError, match=r"is no result of bf.tl.classify or bf.tl.regress"):
+    with pytest.raises(KeyError, match=r"is no result of bf.tl.classify, bf.tl.regress or bf.tl.survival"):
         bf.tl.fitted_head(adata, "classify_age")
     with pytest.raises(TypeError, match="expected an AnnData"):
         head.predict(adata.obs)

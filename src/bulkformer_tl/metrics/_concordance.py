@@ -57,7 +57,9 @@ def harrell_c(time: ArrayLike, event: ArrayLike, risk: ArrayLike, *, strata: Arr
     return _ratio(concordant, pairs)
 
 
-def concordance_by_stratum(time: ArrayLike, event: ArrayLike, risk: ArrayLike, strata: ArrayLike) -> pd.DataFrame:
+def concordance_by_stratum(
+    time: ArrayLike, event: ArrayLike, risk: ArrayLike, strata: ArrayLike, *, folds: ArrayLike | None = None
+) -> pd.DataFrame:
     """Harrell's C within each stratum, as in within-cancer evaluation.
 
     Parameters
@@ -70,6 +72,8 @@ def concordance_by_stratum(time: ArrayLike, event: ArrayLike, risk: ArrayLike, s
         Shape (N,).
     strata
         Cancer type of each sample, shape (N,).
+    folds
+        Pairs are formed within these only, shape (N,).
 
     Returns
     -------
@@ -83,10 +87,11 @@ def concordance_by_stratum(time: ArrayLike, event: ArrayLike, risk: ArrayLike, s
     """
     times, events, risks = check_outcome(time, event, risk)
     codes, names = as_labels(strata, "strata", n=len(times))
+    parts = np.zeros(len(times), dtype=np.intp) if folds is None else as_labels(folds, "folds", n=len(times))[0]
     rows = []
     for code, name in enumerate(names):
         here = codes == code
-        concordant, pairs = _concordance(times[here], events[here], risks[here], None)
+        concordant, pairs = _concordance(times[here], events[here], risks[here], parts[here])
         c = concordant / pairs if pairs else np.nan
         rows.append({"stratum": name, "c": c, "pairs": int(pairs), "events": int(events[here].sum()), "n": here.sum()})
     return pd.DataFrame(rows)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 SCORES = ["representation", "metric", "axis", "mean", "low", "high", "n", "fold_sd"]
+#: Scores of which less is better.
+LESS_IS_BETTER = {"brier", "calibration_error", "integrated_brier", "interval_width", "rmse", "rmse_top20"}
 DIFFERENCES = ["representation", "baseline", "metric", "axis", "difference", "low", "high", "p", "p_holm", "n"]
 
 

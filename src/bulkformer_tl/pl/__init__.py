@@ -10,6 +10,7 @@ from bulkformer_tl.pl._perturbation_response import perturbation_response
 from bulkformer_tl.pl._regression import regression
 from bulkformer_tl.pl._score_axes import score_axes
 from bulkformer_tl.pl._scores import scores
+from bulkformer_tl.pl._survival import forest, kaplan_meier
 from bulkformer_tl.pl._training import training
 from bulkformer_tl.pl._volcano import volcano
 
@@ -17,8 +18,10 @@ __all__ = [
     "calibration",
     "confusion",
     "coverage",
+    "forest",
     "imputation",
     "imputation_curve",
+    "kaplan_meier",
     "palette",
     "per_column",
     "perturbation_response",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bulkformer_tl._anndata import check_anndata, get_params
+from bulkformer_tl.metrics._tables import LESS_IS_BETTER
 from bulkformer_tl.pl._palette import OKABE_ITO, new_axes
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ AXES = {
     "per_line": "mean over lines",
     "global": "all pairs together",
     "per_perturbation": "mean over perturbations",
+    "fold_pairs": "pairs within test folds",
+    "stratum_pairs": "pairs within folds and strata",
+    "strata": "mean over strata",
+    "samples": "mean over samples",
 }
 #: What the number of units counts, where it is not samples.
 UNITS = {
@@ -50,9 +55,15 @@ NAMES = {
     "pearson_top20": "Pearson's r, top 20 genes",
     "spearman_top20": "Spearman's rho, top 20 genes",
     "rmse_top20": "RMSE, top 20 genes",
+    "harrell_c_within": "Harrell's C within strata",
+    "harrell_c_macro": "Harrell's C of a stratum",
+    "harrell_c": "Harrell's C",
+    "uno_c": "Uno's C",
+    "auc": "time-dependent AUC",
+    "integrated_brier": "integrated Brier score",
 }
-#: Scores of which less is better.
-LESS_IS_BETTER = {"brier", "calibration_error", "rmse", "rmse_top20", "interval_width"}
+#: Characters from which the label of an axis takes two lines.
+WIDE = 60
 BASELINE, REPRESENTATION = "#7f7f7f", OKABE_ITO[0]
 
 
@@ -107,11 +118,12 @@ def scores(
     level = f"{100 * float(params['protocol']['level']):g} %" if "protocol" in params else "bootstrap"
     where = AXES.get(str(table["axis"].iloc[0]), str(table["axis"].iloc[0]))
     better = ", less is better" if less else ""
+    label = f"{NAMES.get(name, name)}{better} ({where}; {level} interval)"
     axes.set(
         yticks=range(len(table)),
         yticklabels=table["representation"].tolist(),
         ylim=(len(table) - 0.5, -0.5),
-        xlabel=f"{NAMES.get(name, name)}{better} ({where}; {level} interval)",
+        xlabel=label if len(label) < WIDE else label.replace(" (", "\n(", 1),
         title=f"{key}, {int(table['n'].iloc[0]):,} {UNITS.get(str(table['axis'].iloc[0]), 'samples')}",
     )
     axes.title.set_fontsize("medium")

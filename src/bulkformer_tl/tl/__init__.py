@@ -18,6 +18,7 @@ from bulkformer_tl.tl._perturbation_head import PerturbationHead
 from bulkformer_tl.tl._perturbation_response import perturbation_response
 from bulkformer_tl.tl._regress import regress
 from bulkformer_tl.tl._score_imputation import score_imputation
+from bulkformer_tl.tl._survival import survival
 from bulkformer_tl.tl._transfer import transfer
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "perturbation_response",
     "regress",
     "score_imputation",
+    "survival",
     "transfer",
 ]

@@ -22,6 +22,8 @@ LAYOUT = {
     "forest": ("feature", "threshold", "left", "right", "value", "root"),
 }
 SCALING = ("fill", "mean", "scale")
+#: Of a survival head, for each stratum: what it adds to the log hazard, and the median of the training samples.
+STRATA = ("offset", "median")
 #: Principal components that stand before a head that is not linear.
 ROTATION = ("center", "components")
 
@@ -180,7 +182,9 @@ def _walk(arrays: Mapping[str, NDArray[Any]], values: NDArray[np.float32]) -> ND
     return found
 
 
-def check_arrays(kind: str, arrays: Mapping[str, NDArray[Any]], n_features: int, n_classes: int) -> None:
+def check_arrays(
+    kind: str, arrays: Mapping[str, NDArray[Any]], n_features: int, n_classes: int, *, n_strata: int = 0
+) -> None:
     """Refuse arrays that do not make up such a head.
 
     Raises
@@ -189,12 +193,13 @@ def check_arrays(kind: str, arrays: Mapping[str, NDArray[Any]], n_features: int,
         If an array is absent, superfluous, of another shape or not finite, or a tree leads nowhere.
     """
     rotated = kind != "linear" and "components" in arrays
-    needed = {*SCALING, *LAYOUT.get(kind, ()), *(ROTATION if rotated else ())}
+    needed = {*SCALING, *LAYOUT.get(kind, ()), *(ROTATION if rotated else ()), *(STRATA if n_strata else ())}
     if kind not in LAYOUT or set(arrays) != needed:
         message = f"a head of the kind {kind!r} cannot consist of the arrays {sorted(arrays)}"
         raise ValueError(message)
     outputs = n_classes if n_classes > 2 else 1
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(SCALING, (n_features,))
+    shapes |= dict.fromkeys(STRATA, (n_strata,)) if n_strata else {}
     if rotated:
         shapes |= {"center": (n_features,), "components": (len(arrays["components"]), n_features)}
         n_features = len(arrays["components"])

@@ -17,6 +17,7 @@ from bulkformer_tl.tl._head_input import head_matrix
 from bulkformer_tl.tl._mudata import as_anndata
 from bulkformer_tl.tl._pair_heads import TASKS as PAIR_TASKS
 from bulkformer_tl.tl._pair_heads import PairHead, stored_head
+from bulkformer_tl.tl._patients import RISK_GROUPS, read_strata
 from bulkformer_tl.tl._perturbation_head import TASK as PERTURBATION
 from bulkformer_tl.tl._perturbation_head import PerturbationHead, stored_perturbation_head
 
@@ -39,7 +40,9 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "genes": list,
     "calibration": (int, float),
 }
-TASKS = ("classification", "regression")
+TASKS = ("classification", "regression", "survival")
+#: What those of a survival head say beside: the column of strata, empty if there are none, and their names.
+OF_SURVIVAL: dict[str, type | tuple[type, ...]] = {"strata": str, "levels": list}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,8 @@ class Head:
         _check_facts(self.facts)
         n_classes, genes = len(self.facts["classes"]), self.facts["genes"]
         n_features = len(self.arrays.get("fill", ()))
-        check_arrays(self.facts["kind"], self.arrays, n_features, n_classes)
+        n_strata = len(self.facts.get("levels", ()))
+        check_arrays(self.facts["kind"], self.arrays, n_features, n_classes, n_strata=n_strata)
         if genes and len(genes) != n_features:
             message = f"the head names {len(genes)} genes and weighs {n_features}"
             raise ValueError(message)
@@ -79,14 +83,15 @@ class Head:
         Returns
         -------
         One row per sample. Classification: ``prediction`` and a column of calibrated probabilities per class.
-        Regression: ``prediction``, and ``low`` and ``high`` of its interval.
+        Regression: ``prediction``, and ``low`` and ``high`` of its interval. Survival: ``risk``, the log hazard
+        relative to the average training sample, and ``group``, ``"high"`` above the median of the training samples.
 
         Raises
         ------
         KeyError
-            If the representation or a gene is not there.
+            If the representation, a gene or the column of strata is not there.
         ValueError
-            If it has another width or comes from another model.
+            If it has another width or comes from another model, or a stratum is not known.
         """
         adata = as_anndata(adata, {self.facts["use_rep"]}) if is_mudata(adata) else adata
         check_anndata(adata)
@@ -95,6 +100,10 @@ class Head:
             width = self.facts["calibration"]
             numbers = {"prediction": found, "low": found - width, "high": found + width}
             return pd.DataFrame(numbers, index=adata.obs_names)
+        if self.facts["task"] == "survival":
+            risk, high = self.place(found, self._strata(adata))
+            groups = pd.Categorical.from_codes(high.astype(int).tolist(), categories=pd.Index(RISK_GROUPS))
+            return pd.DataFrame({"risk": risk, "group": groups}, index=adata.obs_names)
         classes = self.facts["classes"]
         shares = pd.DataFrame(found, index=adata.obs_names, columns=[str(name) for name in classes])
         chosen = pd.Categorical.from_codes(found.argmax(axis=1).tolist(), categories=pd.Index(classes))
@@ -110,7 +119,7 @@ class Head:
 
         Returns
         -------
-        Calibrated probabilities (N, K), or numbers (N,).
+        Calibrated probabilities (N, K), or numbers (N,); of survival, log hazards that strata add to.
 
         Raises
         ------
@@ -122,7 +131,27 @@ class Head:
             message = f"the head reads {n_features} columns and the matrix has the shape {np.shape(matrix)}"
             raise ValueError(message)
         found = forward(self.facts["kind"], self.facts["link"], self.arrays, np.asarray(matrix))
+        if self.facts["task"] == "survival":
+            return np.asarray(found * self.facts["calibration"])
         return found if self.facts["task"] == "regression" else sharpen(found, self.facts["calibration"])
+
+    def place(
+        self, log_hazard: NDArray[np.float64], strata: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Put log hazards of a survival head on the scale of all strata, and compare them with the median of their own.
+
+        Parameters
+        ----------
+        log_hazard
+            As of :meth:`predict_array`, shape (N,).
+        strata
+            Positions in the names of strata, shape (N,).
+
+        Returns
+        -------
+        Risk, and whether it is above the median of the training samples of the stratum, each of shape (N,).
+        """
+        return log_hazard + self.arrays["offset"][strata], log_hazard > self.arrays["median"][strata]
 
     def save(self, path: str | Path) -> None:
         """Write the head to a folder: ``head.safetensors`` and ``head.json`` with its SHA-256.
@@ -161,6 +190,17 @@ class Head:
         """
         return cls(*read_head(path))
 
+    def _strata(self, adata: AnnData) -> NDArray[np.intp]:
+        name, levels = self.facts["strata"], self.facts["levels"]
+        if not name:
+            return np.zeros(adata.n_obs, dtype=np.intp)
+        found = read_strata(adata, name)
+        codes = pd.Index(levels).get_indexer(pd.Index(found))
+        if (codes < 0).any():
+            message = f"adata.obs[{name!r}] holds {sorted(set(found[codes < 0]))}; the head knows {levels}"
+            raise ValueError(message)
+        return np.asarray(codes, dtype=np.intp)
+
 
 def fitted_head(adata: AnnData, key: str) -> Head | PairHead | PerturbationHead:
     """Return the head that a task fitted to all training samples.
@@ -169,8 +209,9 @@ def fitted_head(adata: AnnData, key: str) -> Head | PairHead | PerturbationHead:
     ----------
     adata
         Samples after :func:`bulkformer_tl.tl.classify`, :func:`bulkformer_tl.tl.regress`,
-        :func:`bulkformer_tl.tl.drug_response`, :func:`bulkformer_tl.tl.essentiality` or
-        :func:`bulkformer_tl.tl.perturbation_response`; also when read back from a file.
+        :func:`bulkformer_tl.tl.survival`, :func:`bulkformer_tl.tl.drug_response`,
+        :func:`bulkformer_tl.tl.essentiality` or :func:`bulkformer_tl.tl.perturbation_response`; also when
+        read back from a file.
     key
         Name of the result, such as ``"classify_disease"``.
 
@@ -200,7 +241,7 @@ def fitted_head(adata: AnnData, key: str) -> Head | PairHead | PerturbationHead:
     check_anndata(adata, or_mudata=True)
     params = get_params(adata, key)
     if params.get("task") not in (*TASKS, *PAIR_TASKS, PERTURBATION):
-        message = f"adata.uns[{key!r}] is no result of bf.tl.classify or bf.tl.regress; call one of them first"
+        message = f"adata.uns[{key!r}] is no result of bf.tl.classify, bf.tl.regress or bf.tl.survival; call one first"
         raise KeyError(message)
     entry: Any = adata.uns[key]
     if "head" not in entry:
@@ -221,15 +262,18 @@ def as_entry(head: Head | PairHead | PerturbationHead) -> dict[str, Any]:
 
 
 def _check_facts(facts: dict[str, Any]) -> None:
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(facts.get(name), kind)]
-    if wrong or set(facts) != set(FIELDS):
-        message = f"the facts of a head are {sorted(FIELDS)}; {wrong or sorted(set(facts) ^ set(FIELDS))} do not fit"
+    fields = FIELDS | (OF_SURVIVAL if facts.get("task") == "survival" else {})
+    wrong = [name for name, kind in fields.items() if not isinstance(facts.get(name), kind)]
+    if wrong or set(facts) != set(fields):
+        message = f"the facts of a head are {sorted(fields)}; {wrong or sorted(set(facts) ^ set(fields))} do not fit"
         raise ValueError(message)
     task, classes, calibration = facts["task"], facts["classes"], float(facts["calibration"])
     plain = all(isinstance(name, str | int | float | bool) for name in classes)
-    counts = len(classes) >= 2 if task == "classification" else task == "regression" and not classes
+    counts = len(classes) >= 2 if task == "classification" else task in TASKS and not classes
     known = plain and counts and len(set(classes)) == len(classes)
-    positive = calibration > 0 if task == "classification" else calibration >= 0
+    positive = calibration >= 0 if task == "regression" else calibration > 0
+    levels = facts.get("levels", [""])
+    known &= bool(levels) and all(isinstance(name, str) for name in levels) and len(set(levels)) == len(levels)
     if not known or not positive or facts["link"] not in _links(facts["kind"], len(classes)):
         message = f"no {facts['kind']!r} head has the task {task!r}, {len(classes)} classes, the link "
         raise ValueError(f"{message}{facts['link']!r} and the calibration {calibration}")

@@ -17,7 +17,7 @@ from bulkformer_tl._anndata import get_params
 from bulkformer_tl.metrics import add_rows, baseline_names, compare, probe, resample
 from bulkformer_tl.metrics._baselines import DEFAULT, RECIPES, TRIVIAL
 from bulkformer_tl.metrics._paper import resolve_protocol
-from bulkformer_tl.metrics._tables import SCORES, interval
+from bulkformer_tl.metrics._tables import LESS_IS_BETTER, SCORES, interval
 from bulkformer_tl.tl._probe import Candidate, Plan, Predictions, candidates, make_plan, outliers, predict_all
 from bulkformer_tl.tl._samples import EXPRESSION, Samples, Task, embedding_params, read_samples
 from bulkformer_tl.tl._untrained import UNTRAINED, untrained_embedding
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The score that the log line is about, for each task, and those of which less is better.
+#: The score that the log line is about, for each task.
 MAIN = {"classification": "auroc", "regression": "r2"}
-LESS_IS_BETTER = {"brier", "calibration_error", "rmse", "rmse_top20", "interval_width"}
 #: Heads that a probe can have; some are larger than a table of arrays and cannot be kept.
 HEADS = ("linear", "elastic_net", "random_forest", "knn", "mlp")
 #: Fields of a protocol that are no reason to keep two runs apart.
@@ -302,10 +301,15 @@ def _better(differences: pd.DataFrame) -> list[str]:
 
 def fingerprint(verdict: Verdict, **options: Any) -> str:
     """Hash what has to agree before rows of two runs may stand in one table."""
-    samples, plan = verdict.samples, verdict.plan
-    protocol = {name: value for name, value in verdict.params["protocol"].items() if name not in OF_HEAD}
+    return hash_run(verdict.plan, verdict.params, **options)
+
+
+def hash_run(plan: Plan, params: Mapping[str, Any], **options: Any) -> str:
+    """Hash samples, splits and options of a run."""
+    samples = plan.samples
+    protocol = {name: value for name, value in params["protocol"].items() if name not in OF_HEAD}
     plain = {
-        **{name: verdict.params[name] for name in ("label", "layer", "groups", "covariates", "baselines")},
+        **{name: params[name] for name in ("label", "layer", "groups", "covariates", "baselines")},
         "protocol": protocol,
         "classes": [str(name) for name in samples.classes],
         **options,

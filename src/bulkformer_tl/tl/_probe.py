@@ -118,7 +118,9 @@ def make_plan(samples: Samples, protocol: Protocol) -> Plan:
     rows = np.flatnonzero(samples.labelled)
     groups = _grouping(samples, protocol, rows)
     # labels rather than their codes, so that messages name them
-    labels = None if samples.labels is None else samples.classes[samples.labels[rows]]
+    labels = None if samples.labels is None else samples.labels[rows]
+    if labels is not None and len(samples.classes):
+        labels = samples.classes[labels]
     inside = None if groups is None else groups[rows]
     scored = [
         Split(rows[split.train], rows[split.test], split.name)

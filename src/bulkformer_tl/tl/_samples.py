@@ -70,6 +70,8 @@ class Samples:
         Names of the columns of ``values``.
     blocks
         Modalities that the columns of a fused representation stand for, in their order; empty for any other.
+    spread
+        Codes that folds spread evenly where there are no classes, shape (N,), or ``None``.
     """
 
     target: NDArray[Any]
@@ -82,6 +84,7 @@ class Samples:
     n_reference: int
     genes: list[str]
     blocks: tuple[Block, ...] = ()
+    spread: NDArray[np.intp] | None = None
 
     @property
     def task(self) -> Task:
@@ -90,8 +93,8 @@ class Samples:
 
     @property
     def labels(self) -> NDArray[np.intp] | None:
-        """Class codes, or ``None`` in regression."""
-        return self.target if self.task == "classification" else None
+        """Codes that folds spread evenly: those of classes, or what there is in their place."""
+        return self.target if self.task == "classification" else self.spread
 
 
 def read_samples(
