@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bulkformer_tl._anndata import check_anndata, get_params
+from bulkformer_tl.metrics._tables import LESS_IS_BETTER
 from bulkformer_tl.pl._palette import OKABE_ITO, new_axes
-from bulkformer_tl.pl._scores import BASELINE, LESS_IS_BETTER, NAMES
+from bulkformer_tl.pl._scores import BASELINE, NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
