@@ -278,3 +278,48 @@ def test_nothing_is_written_where_a_task_fails(fused):
         bf.tl.classify(fused, "kind", use_rep="X_fused", protocol=QUICK)
     assert "classify_kind" not in fused.uns
     assert (fused.obs["kind_pred"] == "mine").all()
+
+
+def test_drug_response_of_fused_modalities_has_a_row_for_each(fused):
+    rng = np.random.default_rng(1)
+    effect = fused.obs["number"].to_numpy()[:, None] * np.array([1.0, 0.5, -1.0]) + rng.normal(0, 0.3, (90, 3))
+    response = pd.DataFrame(effect, index=fused.obs_names, columns=["x", "y", "z"])
+    plain = Protocol(n_splits=3, n_bootstrap=100, duplicates=None, baselines=("drug_mean",))
+    for head, name, key in ((None, "X_fused", "drug_response"), ("mlp", "X_fused (mlp)", "network")):
+        bf.tl.drug_response(fused, response, use_rep="X_fused", protocol=plain, head=head, key_added=key)
+        table = fused.uns[key]["scores"]
+        found = table[(table["metric"] == "pearson") & (table["axis"] == "per_drug")].set_index("representation")
+        assert found.index.tolist() == [name, "rna: X_emb", "protein", "drug_mean"]
+        assert found.loc[name, "mean"] > max(found.loc["rna: X_emb", "mean"], found.loc["protein", "mean"]) - 0.02
+    rna = fused["rna"].copy()
+    bf.tl.drug_response(rna, response, use_rep="X_emb", protocol=plain)
+    single, both = (
+        data.uns["drug_response"]["scores"].set_index(["representation", "metric", "axis"]) for data in (rna, fused)
+    )
+    where = ("pearson", "per_drug")
+    assert single.loc[("X_emb", *where), "mean"] == both.loc[("rna: X_emb", *where), "mean"]
+
+
+def test_what_belongs_to_genes_is_written_to_their_modality(fused, tmp_path):
+    shuffled = MuData({"protein": fused["protein"].copy(), "rna": fused["rna"][::-1].copy()})
+    bf.tl.fuse(shuffled, {"rna": "X_emb", "protein": None})
+    genes = shuffled["rna"].var_names[:4]
+    state = pd.Series(np.arange(90) % 4 // 2, index=[f"s{i}" for i in range(90)])
+    rng = np.random.default_rng(2)
+    effect = pd.DataFrame(
+        -state.to_numpy()[:, None] + rng.normal(0, 0.2, (90, 4)), index=state.index, columns=genes
+    ).loc[shuffled.obs_names]
+    plain = Protocol(n_splits=3, n_bootstrap=100, duplicates=None, baselines=("gene_mean",))
+    bf.tl.essentiality(shuffled, effect, use_rep="X_fused", protocol=plain)
+    layer = shuffled["rna"].layers["essentiality_pred"]
+    assert layer.shape == shuffled["rna"].shape
+    assert np.corrcoef(layer[:, 0], -state[shuffled["rna"].obs_names])[0, 1] > 0.9
+    assert {"rna: X_emb", "protein"} < set(shuffled.uns["essentiality"]["scores"]["representation"])
+    # a second call may overwrite what the first wrote
+    bf.tl.essentiality(shuffled, effect, use_rep="X_fused", protocol=plain)
+    shuffled.write(tmp_path / "both.h5mu")
+    again = read_h5mu(tmp_path / "both.h5mu")
+    np.testing.assert_array_equal(again["rna"].layers["essentiality_pred"], layer)
+    shuffled["rna"].layers["mine_pred"] = layer
+    with pytest.raises(ValueError, match=r"layers\['mine_pred'\] exists"):
+        bf.tl.essentiality(shuffled, effect, use_rep="X_fused", protocol=plain, key_added="mine")

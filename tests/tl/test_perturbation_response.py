@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from mudata import MuData
 
 import bulkformer_tl as bf
 from bulkformer_tl.metrics import Protocol
@@ -546,3 +547,26 @@ def test_the_plot_draws_held_out_changes():
     plt.close("all")
     bf.pl.scores(adata, KEY)
     plt.close("all")
+
+
+def test_modalities_are_judged_together_and_each_alone():
+    adata, known = make()
+    rng = np.random.default_rng(3)
+    protein = ad.AnnData(rng.normal(size=(adata.n_obs, 5)) * [1, 1, 100, 1, 1], obs=pd.DataFrame(index=adata.obs_names))
+    protein.var_names = [f"P{i}" for i in range(5)]
+    obs = adata.obs.copy()
+    adata.obs = adata.obs[[]]
+    mdata = MuData({"rna": adata, "protein": protein})
+    mdata.obs[obs.columns] = obs
+    bf.tl.fuse(mdata, {"rna": "X_emb", "protein": None})
+    respond(mdata, features=known, use_rep="X_fused")
+    assert score(mdata, "X_fused") > 0.8
+    assert set(mdata.uns[KEY]["scores"]["representation"]) == {"X_fused", "rna: X_emb", "protein", *SIMPLE}
+    assert mdata["rna"].layers[KEY].shape == adata.shape
+    assert f"{KEY}_predicted" in mdata["rna"].varm
+    adata.obs = obs
+    respond(adata, features=known, key_added="alone")
+    assert score(adata, "X_emb", key="alone") == pytest.approx(score(mdata, "rna: X_emb"))
+    mdata.obsm["X_fused"][0, -1] = np.nan
+    with pytest.raises(ValueError, match=r"obsm\['X_fused'\] holds missing values"):
+        respond(mdata, features=known, use_rep="X_fused", key_added="other")

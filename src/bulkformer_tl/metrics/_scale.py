@@ -36,14 +36,14 @@ def one_scale() -> Any:
             parts = np.split(variance, np.cumsum([width for width, _ in blocks])[:-1])
             total = len(variance) / len(blocks)
             self.scale_ = np.concatenate(
-                [_divisors(part, how, total) for part, (_, how) in zip(parts, blocks, strict=True)]
+                [divisors(part, how, total) for part, (_, how) in zip(parts, blocks, strict=True)]
             )
             return self
 
     return OneScale
 
 
-def _divisors(variance: Any, how: str, total: float) -> Any:
+def divisors(variance: Any, how: str, total: float) -> Any:
     """Return what columns are divided by to have this variance together; 1 where nothing varies."""
     own = np.sqrt(variance) if how == "each" else np.ones_like(variance)
     own = np.where(own > 0, own, 1.0)

@@ -12,6 +12,7 @@ import pandas as pd
 from bulkformer_tl._anndata import check_anndata, check_slots, copied, dense_rows, named_layers, write_results
 from bulkformer_tl._keys import EssentialityKeys
 from bulkformer_tl.tl._contextual import read_vectors, within_between
+from bulkformer_tl.tl._mudata import takes_mudata
 from bulkformer_tl.tl._pair_task import judge_pairs, keep_pair_head, pair_params, read_inputs, resolve_options, tables
 from bulkformer_tl.tl._pairs import Pairs, filled_by
 from bulkformer_tl.tl._response import Table, line_names, read_table
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@takes_mudata
 def essentiality(
     adata: AnnData,
     effect: pd.DataFrame | str,
@@ -57,7 +59,8 @@ def essentiality(
     Parameters
     ----------
     adata
-        Samples by genes, with the representation in ``obsm``.
+        Samples by genes, with the representation in ``obsm``; or a :class:`~mudata.MuData`, as in
+        :func:`bulkformer_tl.tl.classify`, of whose modality ``"rna"`` (or the first) the genes are.
     effect
         Lines by genes, named as ``var_names``; the effect of losing the gene, as of a knock-out screen (below 0 where
         cells die), ``NaN`` where not screened. Or a key of ``layers``.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Modality whose expression baselines read, where there is one of this name; else the first.
 EXPRESSION_MODALITY = "rna"
+#: Containers with one entry per gene, which only that modality has.
+OF_GENES = ("layers", "var", "varm")
 
 
 def takes_mudata[**P](
@@ -30,11 +32,12 @@ def takes_mudata[**P](
     Parameters
     ----------
     task
-        Reads and writes ``obs``, ``obsm`` and ``uns`` of its first argument.
+        Reads and writes slots of its first argument.
 
     Returns
     -------
-    The task. Of a MuData it sees what :func:`as_anndata` makes, and what it writes is written to the MuData.
+    The task. Of a MuData it sees what :func:`as_anndata` makes, and what it writes is written to the MuData: layers and
+    what belongs to genes to the modality that has them, everything else to the MuData itself.
     """
 
     @wraps(task)
@@ -84,7 +87,7 @@ def as_anndata(mdata: MuData, named: Collection[str] = ()) -> AnnData:
     if getattr(mdata, "axis", 0) != 0:
         message = f"the modalities {list(mdata.mod)} share genes rather than samples; pass one of them"
         raise ValueError(message)
-    name = EXPRESSION_MODALITY if EXPRESSION_MODALITY in mdata.mod else next(iter(mdata.mod))
+    name = expression_modality(mdata)
     part = aligned(mdata, name)
     _refuse_foreign_columns(mdata, name, part, named)
     obsm = dict(part.obsm) | {key: value for key, value in mdata.obsm.items() if key not in mdata.mod}
@@ -96,6 +99,11 @@ def as_anndata(mdata: MuData, named: Collection[str] = ()) -> AnnData:
     layers = {key: value for key, value in dict(part.layers).items() if key is not None}
     var: Any = part.var
     return AnnData(X=part.X, obs=mdata.obs.copy(), var=var, layers=layers, obsm=obsm, uns=uns)
+
+
+def expression_modality(mdata: MuData) -> str:
+    """Return the name of the modality whose expression tasks read."""
+    return EXPRESSION_MODALITY if EXPRESSION_MODALITY in mdata.mod else next(iter(mdata.mod))
 
 
 def aligned(mdata: MuData, name: str) -> AnnData:
@@ -167,4 +175,11 @@ def _write_back(mdata: MuData, view: AnnData, key: str) -> None:
     params = entry.pop("params")
     slots = [str(slot) for slot in params["wrote"]]
     results = {slot: getattr(view, slot.split("/", 1)[0])[slot.split("/", 1)[1]] for slot in slots}
+    of_genes = {slot: results.pop(slot) for slot in slots if slot.startswith(OF_GENES)}
     write_results(mdata, key, results, params, entry)
+    part: AnnData = mdata.mod[expression_modality(mdata)]
+    for slot, value in of_genes.items():
+        container, name = slot.split("/", 1)
+        # modalities need not have the order of the MuData
+        ordered = value[mdata.obs_names.get_indexer(part.obs_names)] if container == "layers" else value
+        getattr(part, container)[name] = ordered

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bulkformer_tl.tl._pair_model import Recipe
+
     Numbers = NDArray[np.float64]
 
 #: One hidden layer; a tenth of the training pairs says when to stop.
@@ -43,6 +45,7 @@ def fit_mlp(
     features: NDArray[np.floating] | None = None,
     *,
     options: Mapping[str, Any],
+    recipe: Recipe = "common",
     rng: int = 0,
 ) -> PairModel:
     """Train a network on all known pairs at once, by squared error.
@@ -57,6 +60,8 @@ def fit_mlp(
         Columns, shape (M, P); ``None`` tells columns apart and nothing more.
     options
         Of scikit-learn's ``MLPRegressor``, in place of :data:`OPTIONS`.
+    recipe
+        How row features are made.
     rng
         Seed of weights, order and the pairs that say when to stop.
 
@@ -67,7 +72,7 @@ def fit_mlp(
     from sklearn.exceptions import ConvergenceWarning
 
     present = ~np.isnan(known)
-    arrays = fit_features("row", matrix[present.any(axis=1)], "common", rng=rng)
+    arrays = fit_features("row", matrix[present.any(axis=1)], recipe, rng=rng)
     inputs = make_features(arrays, "row", matrix)
     described = np.eye(known.shape[1])
     if features is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bulkformer_tl.metrics import baseline, probe
+from bulkformer_tl.metrics._scale import Scale
 from bulkformer_tl.tl._extract import _affine
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
     Arrays = dict[str, Numbers]
 
-#: How features are made: an embedding keeps its proportions, genes are scaled each, or become components.
-Recipe = Literal["common", "each", "pca"]
+#: How features are made: an embedding keeps its proportions, genes are scaled each, or become components; or by blocks.
+Recipe = Scale | Literal["pca"]
 
 #: Arrays that make features of rows or columns; the latter two where there are more features than training rows.
 SIDE = ("fill", "mean", "scale")

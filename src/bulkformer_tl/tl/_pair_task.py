@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from bulkformer_tl.tl._pair_heads import PairHead
 from bulkformer_tl.tl._pair_mlp import make_mlp
 from bulkformer_tl.tl._pairs import Kind, candidates, fill_pairs, plan_pairs
 from bulkformer_tl.tl._response import line_groups
-from bulkformer_tl.tl._samples import EXPRESSION, embedding_params, read_representation
+from bulkformer_tl.tl._samples import EXPRESSION, embedding_params, fused_blocks, read_representation
 from bulkformer_tl.tl._untrained import UNTRAINED, untrained_embedding
 
 if TYPE_CHECKING:
@@ -208,6 +208,9 @@ def judge_pairs(
         Further representations: name, and a function of the known matrix, as of :func:`candidates`.
     """
     protocol, kind = options.protocol, options.kind
+    # of a fused representation each modality is a baseline
+    blocks = fused_blocks(parts[-1], options.use_rep)
+    options = replace(options, baselines=[*options.baselines, *(block.name for block in blocks)])
     splits = plan_pairs(pairs, kind, protocol)
     if protocol.caveat:
         logger.warning("%s: %s", options.task, protocol.caveat)
@@ -221,6 +224,7 @@ def judge_pairs(
         options=options.head_options,
         baselines=options.baselines,
         untrained=untrained,
+        blocks=blocks,
         rng=protocol.rng,
     )
     found |= extra or {}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from bulkformer_tl.metrics import Protocol
     from bulkformer_tl.tl._pair_model import PairModel, Recipe
+    from bulkformer_tl.tl._samples import Block
 
     Numbers = NDArray[np.float64]
 
@@ -217,9 +218,10 @@ def candidates(
     options: Mapping[str, Any],
     baselines: list[str],
     untrained: NDArray[np.float32] | None,
+    blocks: tuple[Block, ...],
     rng: int,
 ) -> dict[str, Any]:
-    """List what predicts pairs: the representation under its head first, then baselines by name.
+    """List what predicts pairs: the representation under its head first, its modalities, then baselines by name.
 
     Returns
     -------
@@ -228,12 +230,16 @@ def candidates(
     """
     itself = pairs.representation is pairs.values
     recipe: Recipe = "each" if itself else "common"
-    if head == "mlp":
-        first = partial(_modelled, pairs, fit_mlp, pairs.representation, options=options, rng=rng)
-    else:
-        first = partial(_modelled, pairs, fit_linear, pairs.representation, recipe=recipe, rng=rng)
-    found: dict[str, Any] = {name: first}
+    if blocks:
+        recipe = tuple((block.columns.stop - block.columns.start, block.scale) for block in blocks)
+    fit = partial(fit_mlp, options=options) if head == "mlp" else fit_linear
+    found: dict[str, Any] = {name: partial(_modelled, pairs, fit, pairs.representation, recipe=recipe, rng=rng)}
+    for block in blocks:
+        alone = pairs.representation[:, block.columns]
+        found[block.name] = partial(_modelled, pairs, fit, alone, recipe=block.scale, rng=rng)
     for other in baselines:
+        if other in found:
+            continue
         if other == "additive":
             found[other] = partial(filled_by, additive)
         elif other.endswith("_mean"):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bulkformer_tl.tl._perturbation_features import Features
     from bulkformer_tl.tl._perturbation_model import Arrays
     from bulkformer_tl.tl._perturbation_pairs import Pairs, Profiles
+    from bulkformer_tl.tl._samples import Block
 
     Numbers = NDArray[np.float64]
 
@@ -51,11 +52,14 @@ class Candidate:
         ``"linear"`` or ``"mlp"``.
     options
         Of the perceptron.
+    modalities
+        Columns of the inputs that come from one modality each; empty where they are of one kind.
     """
 
     inputs: Numbers
     head: str
     options: Mapping[str, Any]
+    modalities: tuple[Block, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +103,12 @@ class Study:
         change = Change.of(self.changes, self.pairs.codes)
         return self.fit(candidate, np.arange(len(self.pairs.rows)), change)
 
-    def blocks(self, inputs: Numbers, rows: NDArray[np.intp]) -> list[Numbers]:
+    def blocks(self, candidate: Candidate, rows: NDArray[np.intp]) -> list[Numbers]:
         """Return the inputs of some pairs."""
         known, levels = self.features.matrix[self.pairs.codes[rows]], self.levels
-        return design(inputs[rows], known, None if levels is None else levels[rows])
+        inputs = candidate.inputs[rows]
+        controls = [inputs[:, block.columns] for block in candidate.modalities] or [inputs]
+        return [*controls[:-1], *design(controls[-1], known, None if levels is None else levels[rows])]
 
     def fit(self, candidate: Candidate, rows: NDArray[np.intp], change: Change) -> Arrays:
         """Fit a candidate to some pairs, its penalty chosen by inner folds where the protocol asks for them."""
@@ -114,9 +120,10 @@ class Study:
     def _fit(self, candidate: Candidate, rows: NDArray[np.intp], change: Change, alpha: float) -> Arrays:
         return fit_response(
             candidate.head,
-            self.blocks(candidate.inputs, rows),
+            self.blocks(candidate, rows),
             change,
             alpha=alpha,
+            scales=[block.scale for block in candidate.modalities],
             options=candidate.options,
             rng=self.protocol.rng,
         )
@@ -133,7 +140,7 @@ class Study:
             for k, alpha in enumerate(ALPHAS):
                 arrays = self._fit(candidate, train, change, alpha)
                 # what lies outside the components is lost alike by all
-                found = forward_scores(arrays, self.blocks(candidate.inputs, test))
+                found = forward_scores(arrays, self.blocks(candidate, test))
                 losses[k] += ((found - true) ** 2).sum()
         return ALPHAS[int(losses.argmin())]
 
@@ -218,7 +225,7 @@ def _predict(study: Study, name: str, candidate: Candidate | None, change: Chang
     if candidate is None:
         return _simple(name, study, change, split.train, split.test)
     arrays = study.fit(candidate, split.train, change)
-    return forward_response(arrays, study.blocks(candidate.inputs, split.test))
+    return forward_response(arrays, study.blocks(candidate, split.test))
 
 
 def _simple(name: str, study: Study, change: Change, train: NDArray[np.intp], test: NDArray[np.intp]) -> Numbers:

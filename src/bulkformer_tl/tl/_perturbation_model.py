@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bulkformer_tl.metrics._scale import divisors
 from bulkformer_tl.tl._extract import _affine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -125,7 +126,14 @@ def _leading(matrix: Numbers, n: int) -> Numbers:
 
 
 def fit_response(
-    head: str, blocks: list[Numbers], change: Change, *, alpha: float, options: Mapping[str, Any], rng: int
+    head: str,
+    blocks: list[Numbers],
+    change: Change,
+    *,
+    alpha: float,
+    options: Mapping[str, Any],
+    rng: int,
+    scales: Sequence[str] = (),
 ) -> Arrays:
     """Fit a head that predicts the components of the change.
 
@@ -144,6 +152,9 @@ def fit_response(
         Of the perceptron, as scikit-learn's ``MLPRegressor`` names them.
     rng
         Seed.
+    scales
+        Of the first blocks: ``"each"`` scales their columns to one variance, ``"common"`` keeps their proportions, as
+        in the blocks that are not named.
 
     Returns
     -------
@@ -152,7 +163,8 @@ def fit_response(
     """
     raw = np.concatenate(blocks, axis=1)
     shift = raw.mean(axis=0)
-    scale = np.concatenate([np.full(block.shape[1], _spread(block)) for block in blocks])
+    hows = [*scales, *["common"] * (len(blocks) - len(scales))]
+    scale = np.concatenate([_spread(block, how) for block, how in zip(blocks, hows, strict=True)])
     inputs = (raw - shift) / scale
     fit = _ridge if head == "linear" else _perceptron
     layers = fit(inputs, change, alpha=alpha, options=options, rng=rng)
@@ -173,9 +185,10 @@ def check_options(head: str, options: Mapping[str, Any]) -> None:
         raise ValueError(message)
 
 
-def _spread(block: Numbers) -> float:
-    total = float(block.var(axis=0).sum())
-    return np.sqrt(total) if total > 1e-12 else 1.0
+def _spread(block: Numbers, how: str) -> Numbers:
+    """Return what columns are divided by to have a total variance of 1; 1 where nothing varies but by rounding."""
+    variance = block.var(axis=0)
+    return np.asarray(divisors(variance * (variance.sum() > 1e-12), how, 1.0))
 
 
 def _ridge(

@@ -186,6 +186,12 @@ def read_profiles(
         raise ValueError(message)
     values = values[:, measured]
     representation = values if use_rep is None else get_representation(adata, use_rep)
+    if np.isnan(representation[pairs.samples]).any():
+        message = (
+            f"adata.obsm[{use_rep!r}] holds missing values, which the profile of a control must not have; leave these "
+            "features or samples out before bf.tl.fuse"
+        )
+        raise ValueError(message)
     treated = values[pairs.rows].astype(np.float64)
     genes = [name for name, here in zip(everywhere, measured, strict=True) if here]
     found = []

@@ -11,6 +11,7 @@ from bulkformer_tl.metrics import Protocol
 from bulkformer_tl.metrics._paper import resolve_protocol
 from bulkformer_tl.tl._heads import as_entry
 from bulkformer_tl.tl._judge import report_score
+from bulkformer_tl.tl._mudata import takes_mudata
 from bulkformer_tl.tl._perturbation_features import read_features
 from bulkformer_tl.tl._perturbation_head import TASK
 from bulkformer_tl.tl._perturbation_judge import BASELINES, MLP, NEAREST, RAW, Candidate, Study, judge_responses
@@ -25,7 +26,7 @@ from bulkformer_tl.tl._perturbation_tables import (
     response_head,
     tabulate_responses,
 )
-from bulkformer_tl.tl._samples import EXPRESSION
+from bulkformer_tl.tl._samples import EXPRESSION, fused_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from bulkformer_tl.tl._perturbation_pairs import Pairs
+    from bulkformer_tl.tl._perturbation_pairs import Pairs, Profiles
+    from bulkformer_tl.tl._samples import Block
 
 logger = logging.getLogger(__name__)
 
 
+@takes_mudata
 def perturbation_response(
     adata: AnnData,
     perturbation: str,
@@ -65,7 +68,8 @@ def perturbation_response(
     Parameters
     ----------
     adata
-        Samples by genes, treated and untreated, with the representation in ``obsm``.
+        Samples by genes, treated and untreated, with the representation in ``obsm``; or a :class:`~mudata.MuData`, as
+        in :func:`bulkformer_tl.tl.classify`, of whose modality ``"rna"`` (or the first) profiles are predicted.
     perturbation
         Column of ``obs`` with the perturbation of each sample. Samples without a label are left out.
     control
@@ -176,11 +180,10 @@ def perturbation_response(
     profiles, whole = read_profiles(adata, pairs, use_rep=use_rep, layer=layer, rng=protocol.rng)
     study = Study(pairs, profiles, known, protocol)
     name = (use_rep or EXPRESSION) + ("" if head == "linear" else f" ({head})")
-    candidates = {
-        name: Candidate(profiles.inputs, head, options),
-        MLP: Candidate(profiles.control, "mlp", {}),
-        RAW: Candidate(profiles.control, head, options),
-    }
+    blocks = fused_blocks(adata, use_rep)
+    # of a fused representation each modality is a baseline
+    baselines = [*baselines, *(block.name for block in blocks)]
+    candidates = _candidates(name, profiles, head, options, blocks)
     table, condition = conditions(pairs)
     found = judge_responses(study, name, candidates, baselines, condition)
     params = {
@@ -199,7 +202,7 @@ def perturbation_response(
     }
     params["fingerprint"] = mark_of(params, pairs, known.matrix, found.folds)
     tables = tabulate_responses(study, table, found, params)
-    arrays = Study(pairs, whole, known, protocol).fit_all(Candidate(whole.inputs, head, options))
+    arrays = Study(pairs, whole, known, protocol).fit_all(Candidate(whole.inputs, head, options, blocks))
     extra = {
         **merge_responses(adata, keys.key, params["fingerprint"], tables),
         "head": as_entry(response_head(study, arrays, params)),
@@ -209,6 +212,19 @@ def perturbation_response(
     written = copied(adata) if copy else adata
     write_results(written, keys.key, as_results(adata, keys, study, found), params, extra)
     return written if copy else None
+
+
+def _candidates(
+    name: str, profiles: Profiles, head: str, options: dict[str, Any], blocks: tuple[Block, ...]
+) -> dict[str, Candidate]:
+    """List what has a head: the representation, each of its modalities, and expression under two heads."""
+    alone = {block.name: Candidate(profiles.inputs[:, block.columns], head, options) for block in blocks}
+    return {
+        name: Candidate(profiles.inputs, head, options, blocks),
+        **alone,
+        MLP: Candidate(profiles.control, "mlp", {}),
+        RAW: Candidate(profiles.control, head, options),
+    }
 
 
 def _head(protocol: Protocol, head: str | None) -> tuple[str, dict[str, Any]]:
