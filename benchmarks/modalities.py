@@ -1,7 +1,7 @@
 """Does fusing RNA and protein find an effect that neither shows alone, and none where there is none?
 
-``python benchmarks/modalities.py`` prints Markdown tables, ``--write`` puts them into ``docs/benchmarks/modalities.md``. All
-data are simulated, since no public cohort of this project has both modalities.
+``python benchmarks/modalities.py`` prints Markdown tables, ``--write`` puts them into ``docs/benchmarks/modalities.md``.
+All data are simulated, since no public cohort of this project has both modalities.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ HEADER = f"""# Two modalities, simulated
 Made by `nox -s bench -- benchmarks/modalities.py`. {N_PATIENTS} patients with two samples each, {N_GENES} genes
 (ln(TPM+1)) and {N_PROTEINS} proteins, of which a tenth is missing; proteins of six samples were never measured, and
 `muon.pp.intersect_obs` leaves these out. Four classes: genes tell the first two from the last two, proteins the odd
-from the even ones. Folds keep patients together. The representation of the RNA is 20 principal components, since the
+from the even ones. Proteins share factors of the patients with the genes, and ten follow a gene each; without an effect
+neither holds. Folds keep patients together. The representation of the RNA is 20 principal components, since the
 genes are no real ones that a model would know; `X_fused` is `bf.tl.fuse(mdata, {{"rna": "X_pca", "protein": None}})`.
 No model was trained on anything here.
 """
@@ -47,6 +48,9 @@ def simulate(*, effect: float, seed: int = 0) -> MuData:
     factors = rng.normal(size=(N_PATIENTS, 8))[patients]
     values = 4 + factors @ rng.normal(0, 0.3, (8, N_GENES)) + rng.normal(0, 0.5, (n, N_GENES))
     values[:, :30] += 0.5 * effect * (codes // 2)[:, None]
+    if not effect:
+        # in the null proteins vary between patients by factors that the genes know nothing of
+        factors = rng.normal(size=(N_PATIENTS, 8))[patients]
     proteins = factors[:, :3] @ rng.normal(0, 0.5, (3, N_PROTEINS)) + rng.normal(size=(n, N_PROTEINS))
     proteins[:, :6] += effect * (codes % 2)[:, None]
     # the last ten proteins follow a gene each, which RNA can predict
