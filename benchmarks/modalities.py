@@ -1,6 +1,6 @@
 """Does fusing RNA and protein find an effect that neither shows alone, and none where there is none?
 
-``python benchmarks/modalities.py`` prints Markdown tables, ``--write`` puts them into ``docs/benchmarks/modalities.md``.
+``python benchmarks/modalities.py`` prints Markdown tables, ``--write`` makes ``docs/benchmarks/modalities.md`` of them.
 All data are simulated, since no public cohort of this project has both modalities.
 """
 
