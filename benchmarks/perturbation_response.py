@@ -42,11 +42,12 @@ included.
 
 **What this shows.** {shows}
 """
-SHOWS = """The embedding is nowhere better than plain expression by more than 0.001. An unseen treatment is not predicted
-better than by the mean change of the others, and no change at all has the least error; profiles correlate by 0.97
-before anything is predicted. In an unseen donor of a treatment that was seen, the mean change of that treatment in other
-donors (*nearest*) comes within 0.01 in correlation and a little behind in error. Over doses a perceptron on
-expression wins. Of four perturbed genes, by correlation, the change of the nearest one wins; their intervals mean little."""
+SHOWS = """The embedding is
+nowhere better than plain expression by more than 0.001. An unseen treatment is not predicted better than by the
+mean change of the others, and no change at all has the least error; profiles correlate by 0.97 before anything is
+predicted. In an unseen donor of a treatment that was seen, the mean change of that treatment in other donors
+(*nearest*) comes within 0.01 in correlation and a little behind in error. Over doses a perceptron on expression
+wins. Of four perturbed genes, by correlation, the change of the nearest one wins; their intervals mean little."""
 
 
 def read(folder: Path, name: str) -> ad.AnnData:
