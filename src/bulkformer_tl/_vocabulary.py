@@ -99,6 +99,8 @@ class GeneVocabulary:
             dtype=dict.fromkeys((*_ID_COLUMNS, *_SYMBOL_COLUMNS), str),
             keep_default_na=False,
             na_values=dict.fromkeys((*_LENGTH_COLUMNS, *_MEAN_COLUMNS, *_MEDIAN_COLUMNS), _UNKNOWN),
+            # what was written bit for bit, which not every version of pandas does by itself
+            float_precision="round_trip",
         )
         ids = _first_column(table, _ID_COLUMNS)
         if ids is None:

@@ -196,7 +196,7 @@ def spawn(*words):
 
 
 def test_ctrl_c_leaves_nothing_half_written(genes, bundle, folder):
-    values = np.random.default_rng(0).poisson(200, (1500, 90))
+    values = np.random.default_rng(0).poisson(200, (6000, 90))
     pd.DataFrame(values, columns=genes[:90]).rename(lambda i: f"s{i}").to_csv("many.csv")
     (folder / "out.h5ad").write_bytes(b"what was there before")
     process = spawn("embed", "many.csv", "--counts", "--model", bundle, "-o", "out.h5ad", "--force")
@@ -204,7 +204,7 @@ def test_ctrl_c_leaves_nothing_half_written(genes, bundle, folder):
     watch.start()
     try:
         for line in process.stderr:
-            if "1500 samples" in line and "genes found" in line:
+            if "6000 samples" in line and "genes found" in line:
                 process.send_signal(signal.SIGINT)
                 break
         out, err = process.communicate(timeout=300)

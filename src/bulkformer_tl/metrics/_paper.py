@@ -112,7 +112,7 @@ def paper_protocol(task: str) -> Protocol:
     Returns
     -------
     A protocol. What the paper does not tell is listed in ``assumed``, and each of it can be changed by
-    :func:`dataclasses.replace`; ``caveat`` says what the numbers must not be taken for. The same object comes of
+    ``dataclasses.replace``; ``caveat`` says what the numbers must not be taken for. The same object comes of
     ``protocol="paper"`` in a task.
 
     Raises

@@ -62,7 +62,7 @@ class PerturbationHead:
         _check_arrays(self.facts, self.arrays)
 
     @property
-    def features(self) -> Features:
+    def _features(self) -> Features:
         """What it knows of the perturbations that it was fitted to."""
         facts = self.facts
         return Features(facts["features"], facts["names"], facts["columns"], self.arrays["table"])
@@ -107,7 +107,7 @@ class PerturbationHead:
             If features are of another kind.
         """
         check_anndata(adata)
-        row = self.features.encode(perturbation, features)
+        row = self._features.encode(perturbation, features)
         level = self._level(dose)
         control = head_matrix(adata, layer, self.facts).astype(np.float64)
         inputs = self._inputs(adata) if self.facts["use_rep"] else control
