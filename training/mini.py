@@ -143,7 +143,6 @@ class Workshop:
         apply(network, [tuning_without(self, other) for other in range(5) if other != fold])
         return network
 
-    @torch.inference_mode()
     def predict(
         self, fold: int, values: NDArray[np.float32], visible: NDArray[np.bool_], *, seed: int = SEED
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -152,10 +151,12 @@ class Workshop:
             self._tuned[fold, seed] = self.tuned(fold, seed=seed)
         network = self._tuned[fold, seed]
         observed, parts = torch.from_numpy(visible)[None], []
-        for row in values:
-            shown = torch.from_numpy(np.nan_to_num(row))[None]
-            vectors = network(shown, observed)
-            parts.append((network.predict(vectors, shown, observed), network.deviation(vectors, shown, observed)))
+        # not around the whole: what is not there yet is trained first
+        with torch.inference_mode():
+            for row in values:
+                shown = torch.from_numpy(np.nan_to_num(row))[None]
+                vectors = network(shown, observed)
+                parts.append((network.predict(vectors, shown, observed), network.deviation(vectors, shown, observed)))
         mean, deviation = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
         return mean.clip(min=0), deviation
 
