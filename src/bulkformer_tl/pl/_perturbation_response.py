@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -42,9 +42,9 @@ def perturbation_response(
     perturbation
         Which perturbation.
     dose
-        Which dose; ``None`` averages over doses.
+        Which dose; ``None`` leaves it open.
     held_out
-        Which value of the column that was held out; ``None`` averages over them.
+        Which value of the column that was held out, such as the donor; ``None`` leaves it open.
     n_labels
         Genes to name: those whose measured change is largest.
     gene_symbols
@@ -55,14 +55,16 @@ def perturbation_response(
     Returns
     -------
     The axes: a point per gene, the named ones dark, with the identity dashed. The title has Pearson's r over all genes
-    and over the named ones. Predictions are those of the latest run under this key.
+    and over the named ones. Predictions are those of the latest run under this key. Where several doses or held-out
+    values are left open, the one of median r is drawn and the title says of how many: an average over predictions that
+    were each made from the others would come close to the average of what was measured, whatever they are worth.
 
     Raises
     ------
     KeyError
         If there is no such result, perturbation, dose, group or column.
     """
-    measured, predicted, params = _changes(adata, key, perturbation, dose, held_out)
+    measured, predicted, title = _changes(adata, key, perturbation, dose, held_out)
     if gene_symbols is not None and gene_symbols not in adata.var:
         message = f"adata.var has no column {gene_symbols!r}; its columns are {adata.var.columns.tolist()}"
         raise KeyError(message)
@@ -76,14 +78,13 @@ def perturbation_response(
     axes.scatter(measured[top], predicted[top], s=16, color=OKABE_ITO[0], zorder=3)
     ends = np.array([np.nanmin(measured), np.nanmax(measured)])
     axes.plot(ends, ends, color="#7f7f7f", linestyle="--", linewidth=0.8)
-    axes.margins(x=0.18)
+    axes.margins(x=0.34)
     _label(axes, measured[top], predicted[top], [str(name) for name in np.asarray(names)[top]])
-    where = ", ".join([perturbation, *([f"{dose:g}"] if dose is not None else []), *([held_out] if held_out else [])])
-    title = f"{where}: {params['representation']}\nr = {_r(measured[known], predicted[known])}"
+    over_all, over_top = (_r(measured[genes], predicted[genes]) for genes in (known, top))
     axes.set(
         xlabel="measured change of ln(TPM+1)",
         ylabel="predicted change, held out",
-        title=f"{title}, top {len(top)} genes r = {_r(measured[top], predicted[top])}",
+        title=f"{title}\nr = {over_all}, top {len(top)} genes r = {over_top}",
     )
     axes.title.set_fontsize("medium")
     axes.spines[["top", "right"]].set_visible(False)
@@ -92,8 +93,8 @@ def perturbation_response(
 
 def _changes(
     adata: AnnData, key: str, perturbation: str, dose: float | None, held_out: str | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
-    """Return measured and predicted change of each gene, averaged over the conditions that are asked for."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+    """Return measured and predicted change of each gene in the condition of median score, and what that is."""
     check_anndata(adata)
     params = get_params(adata, key)
     if params.get("task") != "perturbation_response":
@@ -117,7 +118,14 @@ def _changes(
         raise KeyError(message)
     keys = ResponseKeys(key)
     slots = [np.asarray(adata.varm[slot.split("/")[1]], dtype=np.float64) for slot in (keys.measured, keys.predicted)]
-    return slots[0][:, rows].mean(axis=1), slots[1][:, rows].mean(axis=1), params
+    places = np.flatnonzero(rows)
+    scores = np.nan_to_num(table["pearson_delta"].to_numpy(dtype=float)[places])
+    chosen = places[np.argsort(scores, kind="stable")[(len(places) - 1) // 2]]
+    row = table.iloc[chosen]
+    facts = [str(row[name]) for name in ("dose", "held_out") if name in table and str(row[name]) != perturbation]
+    which = f", median of {len(places)}" if len(places) > 1 else ""
+    title = f"{', '.join([perturbation, *facts])}{which}: {params['representation']}"
+    return slots[0][:, chosen], slots[1][:, chosen], title
 
 
 def _label(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], names: list[str]) -> None:
