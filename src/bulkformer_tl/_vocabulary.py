@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Identifiers = Literal["ensembl", "symbol", "entrez"]
 
+#: Numbers are read bit for bit as they were written: pandas 2 does so only if told, and later versions warn of it.
+_EXACT: dict[str, Any] = {"float_precision": "round_trip"} if pd.__version__.startswith("2.") else {}
 #: Column names under which published gene files keep their identifiers, symbols and lengths (bp).
 _ID_COLUMNS = ("ensembl_id", "ensg_id", "canonical_ensg", "gene_id")
 _SYMBOL_COLUMNS = ("symbol", "gene_symbol", "gene_name")
@@ -99,8 +101,7 @@ class GeneVocabulary:
             dtype=dict.fromkeys((*_ID_COLUMNS, *_SYMBOL_COLUMNS), str),
             keep_default_na=False,
             na_values=dict.fromkeys((*_LENGTH_COLUMNS, *_MEAN_COLUMNS, *_MEDIAN_COLUMNS), _UNKNOWN),
-            # what was written bit for bit, which not every version of pandas does by itself
-            float_precision="round_trip",
+            **_EXACT,
         )
         ids = _first_column(table, _ID_COLUMNS)
         if ids is None:
