@@ -147,7 +147,7 @@ def test_what_is_not_measured_is_predicted_by_the_head_that_is_kept(cohort, tmp_
     head.save(tmp_path / "head")
     again = bf.tl.PairHead.load(tmp_path / "head")
     found = again.predict(adata)
-    unknown = table.isna().to_numpy()
+    unknown = table.isna().to_numpy().copy()
     unknown[3] = True
     np.testing.assert_array_equal(found.to_numpy()[unknown], adata.obsm["drug_response_pred"][unknown])
     assert np.corrcoef(found.iloc[3], table.iloc[3].fillna(found.iloc[3]))[0, 1] > 0.9
