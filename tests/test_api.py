@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SPACES: dict[str, ModuleType] = {
     name: getattr(bf, name) for name in ("pp", "tl", "pl", "datasets", "metrics", "models", "train")
 }
-#: Tasks may have twelve parameters.
+#: Tasks may have thirteen parameters: seven are what every task takes beside ``adata``.
 TASKS = {
     "tl.biomarkers",
     "tl.differential_expression",
@@ -184,7 +184,7 @@ def test_booleans_are_keyword_only(function):
 @pytest.mark.parametrize("function", callables())
 def test_at_most_ten_parameters(function, request):
     counted = set(parameters(function)) - COMMON
-    assert len(counted) <= (12 if request.node.callspec.id in TASKS else 10), sorted(counted)
+    assert len(counted) <= (13 if request.node.callspec.id in TASKS else 10), sorted(counted)
 
 
 @pytest.mark.parametrize("function", callables())

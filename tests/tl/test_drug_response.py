@@ -373,3 +373,45 @@ def test_hostile_heads_are_refused(cohort, tmp_path):
     adata.uns["drug_response"]["params"]["task"] = "other"
     with pytest.raises(KeyError, match="is no result of"):
         bf.tl.fitted_head(adata, "drug_response")
+
+
+def test_covariates_are_a_baseline_of_their_own(cohort):
+    """What follows from tissue and age alone is predicted by them, a missing age by the mean, and not by expression."""
+    adata, table, _ = cohort
+    rng = np.random.default_rng(0)
+    adata.obs["tissue"] = np.resize(["lung", "skin", "blood"], N)
+    adata.obs["age"] = rng.uniform(20, 80, N)
+    adata.obs.loc["line 4", "age"] = np.nan
+    shift = pd.get_dummies(adata.obs["tissue"]).to_numpy(float) @ rng.normal(size=(3, M)) * 3
+    shift += np.outer(adata.obs["age"].fillna(50) / 15, rng.normal(size=M))
+    table = pd.DataFrame(shift + rng.normal(0, 0.3, (N, M)), index=table.index, columns=table.columns)
+    result = run(adata, table, covariates=["tissue", "age"])
+    assert score(result, "covariates") > 0.9
+    assert score(result, "raw") < 0.4
+    assert result["params"]["covariates"] == ["tissue", "age"]
+    assert "covariates" in set(result["differences"]["baseline"])
+
+
+def test_covariates_by_hand(cohort):
+    adata, table, _ = cohort
+    adata.obs["tissue"] = np.resize(["lung", "skin", "blood"], N)
+    adata.obsm["X_tissue"] = pd.get_dummies(adata.obs["tissue"]).to_numpy(np.float32)
+    result = run(adata, table, use_rep="X_tissue", covariates=["tissue"])
+    # levels of one share have one variance, so that both ways of scaling are one
+    assert score(result, "covariates") == pytest.approx(score(result, "X_tissue"), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"covariates": "patient"}, TypeError, "pass a list of columns"),
+        ({"covariates": []}, TypeError, "pass a list of columns"),
+        ({"covariates": ["stage"]}, KeyError, "stage"),
+        ({"protocol": replace(QUICK, baselines=("covariates",))}, ValueError, "needs covariates="),
+    ],
+)
+def test_covariates_that_are_not_there(cohort, options, error, says):
+    adata, table, _ = cohort
+    with pytest.raises(error, match=says):
+        run(adata, table, **options)
+    assert "drug_response" not in adata.uns

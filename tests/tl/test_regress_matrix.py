@@ -194,3 +194,66 @@ def test_slots_of_others(adata):
     adata.obsm["protein_pred"] = np.ones((90, 2))
     with pytest.raises(ValueError, match="pass another key_added"):
         bf.tl.regress(adata, "protein", use_rep="X_emb", protocol=QUICK)
+
+
+@pytest.mark.parametrize("head", ["linear", "elastic_net", "random_forest", "mlp"])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_kept_head_predicts_the_same_bits(adata, head, gaps, tmp_path):
+    truth = adata.obsm["protein"]
+    truth.iloc[80:] = np.nan
+    if gaps:
+        # a part of two columns, one of its own, and two that all know
+        truth.iloc[:9, [0, 2]] = np.nan
+        truth.iloc[9:20, 1] = np.nan
+    options = {"n_estimators": 5} if head == "random_forest" else {}
+    protocol = replace(QUICK, head=head, head_options=options)
+    bf.tl.regress(adata, "protein", use_rep="X_emb", protocol=protocol)
+    bf.tl.fitted_head(adata, "regress_protein").save(tmp_path / "head")
+    head = bf.tl.MatrixHead.load(tmp_path / "head")
+    found = head.predict(adata)
+    pd.testing.assert_frame_equal(found.iloc[80:], adata.obsm["protein_pred"].iloc[80:])
+    assert max(head.facts["parts"]) == (2 if gaps else 0)
+    pd.testing.assert_frame_equal(found.iloc[[85, 3]], head.predict(adata[[85, 3]]))
+
+
+def test_kept_head_equals_scikit_learn_fitted_to_everything(adata):
+    bf.tl.regress(adata, "protein", use_rep="X_emb", protocol=QUICK)
+    scale, target = one_scale()().fit(adata.obsm["X_emb"]), StandardScaler().fit(adata.obsm["protein"].to_numpy())
+    matrix = scale.transform(adata.obsm["X_emb"])
+    ridge = Ridge(alpha=100.0).fit(matrix, target.transform(adata.obsm["protein"].to_numpy()))
+    found = bf.tl.fitted_head(adata, "regress_protein").predict(adata)
+    np.testing.assert_allclose(found, target.inverse_transform(ridge.predict(matrix)), rtol=1e-4)
+
+
+def test_column_that_the_reference_hardly_knows_is_left_out_of_the_head(adata):
+    reference, own = make(seed=1), adata[:10].copy()
+    reference.obs_names = "r" + reference.obs_names
+    reference.obs["patient"] = ["shared"] * 45 + [f"r{i}" for i in range(45)]
+    own.obs["patient"] = ["shared"] + [f"o{i}" for i in range(9)]
+    reference.obsm["protein"].loc[reference.obs["patient"] != "shared", "B"] = np.nan
+    bf.tl.regress(own, "protein", use_rep="X_emb", groups="patient", protocol=QUICK, reference=reference)
+    head = bf.tl.fitted_head(own, "regress_protein")
+    assert head.facts["columns"] == list("ACDE")
+    assert own.obsm["protein_pred"]["B"].isna().all()
+    pd.testing.assert_frame_equal(head.predict(own), own.obsm["protein_pred"][list("ACDE")])
+
+
+@pytest.mark.parametrize(
+    ("facts", "arrays", "says"),
+    [
+        ({"kind": "tree"}, {}, "the kind 'tree'"),
+        ({"parts": [0, 0, 0, 0, 2]}, {}, "the parts"),
+        ({"label": 3}, {}, "label"),
+        ({}, {"level": np.zeros(4)}, "'level'"),
+        ({}, {"0.coef": np.zeros((4, 10))}, "'coef'"),
+        ({}, {"1.coef": np.zeros((5, 10))}, "1 parts"),
+        ({"genes": ["a"]}, {}, "names 1 genes"),
+    ],
+)
+def test_changed_head_is_refused(adata, facts, arrays, says):
+    bf.tl.regress(adata, "protein", use_rep="X_emb", protocol=QUICK)
+    head = bf.tl.fitted_head(adata, "regress_protein")
+    with pytest.raises(ValueError, match=says):
+        bf.tl.MatrixHead({**head.facts, **facts}, {**head.arrays, **arrays})
+    with pytest.raises(ValueError, match="reads 10 columns"):
+        head.predict_array(np.zeros((2, 3)))

@@ -32,7 +32,7 @@ def same(model, other):
 
 
 def history(out):
-    return pd.read_csv(out / "training" / "history.csv", float_precision="round_trip")
+    return pd.read_csv(out / "training" / "history.csv")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from bulkformer_tl.tl._gene_embeddings import gene_embeddings
 from bulkformer_tl.tl._gene_scores import gene_scores
 from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._impute import impute
+from bulkformer_tl.tl._matrix_head import MatrixHead
 from bulkformer_tl.tl._pair_heads import PairHead
 from bulkformer_tl.tl._perturbation_features import gene_features
 from bulkformer_tl.tl._perturbation_head import PerturbationHead
@@ -23,6 +24,7 @@ from bulkformer_tl.tl._transfer import transfer
 
 __all__ = [
     "Head",
+    "MatrixHead",
     "PairHead",
     "PerturbationHead",
     "biomarkers",

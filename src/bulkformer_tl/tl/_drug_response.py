@@ -16,7 +16,7 @@ from bulkformer_tl.tl._pairs import Pairs
 from bulkformer_tl.tl._response import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
@@ -34,6 +34,7 @@ def drug_response(
     layer: str | None = None,
     lines: str | None = None,
     groups: str | None = None,
+    covariates: Sequence[str] | None = None,
     unseen: Literal["line", "drug", "both", "pair"] | None = None,
     head: str | None = None,
     protocol: Protocol | Literal["paper"] | None = None,
@@ -72,6 +73,8 @@ def drug_response(
         kept together.
     groups
         Column of ``obs`` that names what else must stay together, such as the patient.
+    covariates
+        Columns of ``obs``, such as the tissue of origin, for the baseline ``"covariates"``: the linear head on them.
     unseen
         What a tested pair does not share with those that are trained on: ``"line"``, ``"drug"`` or ``"both"``, or
         ``"pair"``, which splits pairs at random and has seen both partners of nearly all of them. ``None`` takes
@@ -85,8 +88,9 @@ def drug_response(
         Splits, head, baselines and bootstrap; ``None`` takes ``bf.metrics.Protocol()``. Baselines are ``"drug_mean"``;
         ``"additive"``, an effect of the line and one of the drug; ``"nearest_drug"``, what is known of the drug with
         the most similar features; ``"raw"`` and ``"pca"``, the linear head on all genes and on 50 components; and
-        ``"untrained"``, on the encoder with random weights. Intervals resample what is unseen. ``"paper"`` takes
-        :func:`bulkformer_tl.metrics.paper_protocol`, and logs what its numbers must not be taken for.
+        ``"untrained"``, on the encoder with random weights; and ``"covariates"`` where there are some. Intervals
+        resample what is unseen. ``"paper"`` takes :func:`bulkformer_tl.metrics.paper_protocol`, and logs what its
+        numbers must not be taken for.
     reference
         Lines to train on in place of those of ``adata``, found in ``response`` alike. Those that share a group or are
         near-duplicates of a sample of ``adata`` are left out.
@@ -147,7 +151,15 @@ def drug_response(
     readable = layer is not None or getattr(adata, "X", None) is not None
     reads = {"use_rep": use_rep, "layer": layer, "groups": groups, "lines": lines}
     options = resolve_options(
-        "drug_response", "drug", unseen, head, protocol, readable=readable, described=drugs is not None, **reads
+        "drug_response",
+        "drug",
+        unseen,
+        head,
+        protocol,
+        readable=readable,
+        described=drugs is not None,
+        covariates=covariates,
+        **reads,
     )
     parts = [adata] if reference is None else [reference, adata]
     table = read_table(parts, _table(parts, response), lines=lines, name="response", kind="drug")

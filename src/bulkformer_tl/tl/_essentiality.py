@@ -20,6 +20,8 @@ from bulkformer_tl.tl._samples import all_expression
 from bulkformer_tl.tl._selective import read_lineages, selective_genes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -39,6 +41,7 @@ def essentiality(
     layer: str | None = None,
     lines: str | None = None,
     groups: str | None = None,
+    covariates: Sequence[str] | None = None,
     unseen: Literal["line", "gene", "both", "pair"] | None = None,
     head: str | None = None,
     protocol: Protocol | Literal["paper"] | None = None,
@@ -78,6 +81,8 @@ def essentiality(
         kept together.
     groups
         Column of ``obs`` that names what else must stay together, such as the patient.
+    covariates
+        Columns of ``obs``, such as the tissue of origin, for the baseline ``"covariates"``: the linear head on them.
     unseen
         What a tested pair does not share with those that are trained on: ``"line"``, ``"gene"`` or ``"both"``, or
         ``"pair"``, which splits pairs at random. ``None`` takes ``"line"``, and ``"pair"`` with the paper's protocol.
@@ -87,9 +92,9 @@ def essentiality(
     protocol
         Splits, head, baselines and bootstrap; ``None`` takes ``bf.metrics.Protocol()``. Baselines are ``"gene_mean"``;
         ``"expression"``, the expression of the gene itself in the line; ``"additive"``; ``"nearest_gene"``; ``"raw"``
-        and ``"pca"``, the linear head on all genes and on 50 components; and ``"untrained"``. Intervals resample what
-        is unseen. ``"paper"`` takes :func:`bulkformer_tl.metrics.paper_protocol`, and logs what its numbers must not be
-        taken for.
+        and ``"pca"``, the linear head on all genes and on 50 components; ``"covariates"`` where there are some; and
+        ``"untrained"``. Intervals resample what is unseen. ``"paper"`` takes
+        :func:`bulkformer_tl.metrics.paper_protocol`, and logs what its numbers must not be taken for.
     reference
         Lines to train on in place of those of ``adata``, found in ``effect`` alike. Those that share a group or are
         near-duplicates of a sample of ``adata`` are left out.
@@ -154,7 +159,15 @@ def essentiality(
     reads = {"use_rep": use_rep, "layer": layer, "groups": groups, "lines": lines}
     described = gene_vectors is not None
     options = resolve_options(
-        "essentiality", "gene", unseen, head, protocol, readable=readable, described=described, **reads
+        "essentiality",
+        "gene",
+        unseen,
+        head,
+        protocol,
+        readable=readable,
+        described=described,
+        covariates=covariates,
+        **reads,
     )
     parts = [adata] if reference is None else [reference, adata]
     pairs, contextual = _read(parts, _table(parts, effect, lines), gene_vectors, options)

@@ -81,8 +81,7 @@ def _float(values: Any) -> NDArray[np.float64]:
 
 def _mlp(head: Any, target: Any) -> Arrays:
     # (shift, scale) of the numbers that it predicts
-    output = [0.0, 1.0] if target is None else [float(target.mean_[0]), float(target.scale_[0])]
-    found = {"output": np.array(output)}
+    found = {"output": np.array([0.0, 1.0]) if target is None else np.stack([target.mean_, target.scale_]).squeeze()}
     for layer in (0, 1):
         found[f"coef{layer}"] = _float(head.coefs_[layer].T)
         found[f"intercept{layer}"] = _float(head.intercepts_[layer])
@@ -99,9 +98,11 @@ def _forest(head: Any) -> Arrays:
             ("right", [tree.children_right for tree in trees]),
         )
     }
-    values = np.concatenate([tree.value[:, 0, :] for tree in trees])
     if hasattr(head, "classes_"):
+        values = np.concatenate([tree.value[:, 0, :] for tree in trees])
         values = values / values.sum(axis=1, keepdims=True)
+    else:
+        values = np.concatenate([tree.value[:, :, 0] for tree in trees])
     return {
         "feature": np.concatenate([tree.feature for tree in trees]).astype(np.int64),
         "threshold": _float(np.concatenate([tree.threshold for tree in trees])),
@@ -128,7 +129,7 @@ def forward(kind: str, link: str, arrays: Mapping[str, NDArray[Any]], matrix: ND
 
     Returns
     -------
-    Probabilities (N, K), or numbers (N,) in regression.
+    Probabilities (N, K), or numbers (N,) in regression, of several columns (N, P).
     """
     values = np.where(np.isnan(matrix), arrays["fill"], matrix.astype(np.float64))
     scaled = np.ascontiguousarray((values - arrays["mean"]) / arrays["scale"])
@@ -183,9 +184,15 @@ def _walk(arrays: Mapping[str, NDArray[Any]], values: NDArray[np.float32]) -> ND
 
 
 def check_arrays(
-    kind: str, arrays: Mapping[str, NDArray[Any]], n_features: int, n_classes: int, *, n_strata: int = 0
+    kind: str,
+    arrays: Mapping[str, NDArray[Any]],
+    n_features: int,
+    n_classes: int,
+    *,
+    n_strata: int = 0,
+    n_columns: int = 1,
 ) -> None:
-    """Refuse arrays that do not make up such a head.
+    """Refuse arrays that do not make up such a head of classes or of columns of numbers.
 
     Raises
     ------
@@ -197,7 +204,7 @@ def check_arrays(
     if kind not in LAYOUT or set(arrays) != needed:
         message = f"a head of the kind {kind!r} cannot consist of the arrays {sorted(arrays)}"
         raise ValueError(message)
-    outputs = n_classes if n_classes > 2 else 1
+    outputs = n_classes if n_classes > 2 else n_columns
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(SCALING, (n_features,))
     shapes |= dict.fromkeys(STRATA, (n_strata,)) if n_strata else {}
     if rotated:
@@ -207,12 +214,13 @@ def check_arrays(
         shapes |= {"coef": (outputs, n_features), "intercept": (outputs,)}
     elif kind == "mlp":
         width = len(arrays["intercept0"])
-        shapes |= {"coef0": (width, n_features), "intercept0": (width,), "output": (2,)}
+        shapes |= {"coef0": (width, n_features), "intercept0": (width,)}
+        shapes |= {"output": (2,) if n_columns == 1 else (2, n_columns)}
         shapes |= {"coef1": (outputs, width), "intercept1": (outputs,)}
     else:
         nodes = len(arrays["feature"])
         shapes |= dict.fromkeys(("feature", "threshold", "left", "right"), (nodes,))
-        shapes |= {"value": (nodes, max(n_classes, 1)), "root": (len(arrays["root"]),)}
+        shapes |= {"value": (nodes, max(n_classes, n_columns)), "root": (len(arrays["root"]),)}
     for name, shape in shapes.items():
         whole = name in ("feature", "left", "right", "root")
         if arrays[name].shape != shape or arrays[name].dtype != (np.int64 if whole else np.float64):

@@ -1,9 +1,10 @@
-"""Fitted heads in a folder: arrays and facts, without pickle, written as a whole and read back with every check."""
+"""Fitted heads in ``uns`` and in a folder: arrays and facts, without pickle, read back with every check."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from bulkformer_tl._unfinished import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -21,23 +23,71 @@ FORMAT = 1
 FACTS, ARRAYS = "head.json", "head.safetensors"
 
 
-def write_head(path: str | Path, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays to ``head.safetensors`` and facts to ``head.json``, with the SHA-256 of the former.
+@dataclass(frozen=True, eq=False)
+class KeptHead:
+    """What any fitted head is: facts and arrays, which whoever inherits checks.
 
     Parameters
     ----------
-    path
-        Folder; made if it is not there. Files of an earlier head in it are replaced.
     facts
         Plain values.
     arrays
-        Weights.
-
-    Raises
-    ------
-    FileExistsError
-        If it is there and holds something else.
+        Its weights.
     """
+
+    facts: dict[str, Any]
+    arrays: dict[str, NDArray[Any]] = field(repr=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write the head to a folder: ``head.safetensors`` and ``head.json`` with its SHA-256.
+
+        Parameters
+        ----------
+        path
+            Folder; made if it is not there. Files of an earlier head in it are replaced.
+
+        Raises
+        ------
+        FileExistsError
+            If it is there and holds something else.
+        """
+        _write(path, self.facts, self.arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a head that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path
+            Its folder.
+
+        Returns
+        -------
+        The head; its predictions are equal bit for bit.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a file is not there.
+        ValueError
+            If a file was cut or changed, or is no such head.
+        """
+        return cls(*_read(path))
+
+
+def as_entry(head: KeptHead) -> dict[str, Any]:
+    """Return a head as plain values that ``uns`` can hold and write."""
+    return {"facts": json.dumps(head.facts), "arrays": dict(head.arrays)}
+
+
+def of_entry[K: KeptHead](kind: type[K], stored: Mapping[str, Any]) -> K:
+    """Return the head that an entry of ``uns`` holds, checked as one of its kind."""
+    arrays = {str(name): np.asarray(array) for name, array in stored["arrays"].items()}
+    return kind(json.loads(str(stored["facts"])), arrays)
+
+
+def _write(path: str | Path, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     from safetensors.numpy import save
 
     folder = Path(path)
@@ -60,25 +110,7 @@ def write_head(path: str | Path, facts: Mapping[str, Any], arrays: Mapping[str, 
             unfinished.write_bytes(content)
 
 
-def read_head(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Read the facts and arrays that :func:`write_head` wrote; whether they make up a head is the caller's to check.
-
-    Parameters
-    ----------
-    path
-        The folder.
-
-    Returns
-    -------
-    Facts and arrays.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is not there.
-    ValueError
-        If a file was cut or changed, or is no head.
-    """
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,19 +11,18 @@ import pandas as pd
 from bulkformer_tl._anndata import check_anndata, get_params, is_mudata
 from bulkformer_tl.tl._calibrate import sharpen
 from bulkformer_tl.tl._extract import KEPT, check_arrays, forward
-from bulkformer_tl.tl._head_files import read_head, write_head
+from bulkformer_tl.tl._head_files import KeptHead, of_entry
 from bulkformer_tl.tl._head_input import head_matrix
+from bulkformer_tl.tl._matrix_head import TASK as MATRIX
+from bulkformer_tl.tl._matrix_head import MatrixHead
 from bulkformer_tl.tl._mudata import as_anndata
 from bulkformer_tl.tl._pair_heads import TASKS as PAIR_TASKS
-from bulkformer_tl.tl._pair_heads import PairHead, stored_head
+from bulkformer_tl.tl._pair_heads import PairHead
 from bulkformer_tl.tl._patients import RISK_GROUPS, read_strata
 from bulkformer_tl.tl._perturbation_head import TASK as PERTURBATION
-from bulkformer_tl.tl._perturbation_head import PerturbationHead, stored_perturbation_head
+from bulkformer_tl.tl._perturbation_head import PerturbationHead
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import Self
-
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -46,7 +44,7 @@ OF_SURVIVAL: dict[str, type | tuple[type, ...]] = {"strata": str, "levels": list
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class Head(KeptHead):
     """A fitted head that predicts a label from a representation.
 
     Parameters
@@ -56,9 +54,6 @@ class Head:
     arrays
         Its weights.
     """
-
-    facts: dict[str, Any]
-    arrays: dict[str, NDArray[Any]] = field(repr=False)
 
     def __post_init__(self) -> None:
         _check_facts(self.facts)
@@ -153,43 +148,6 @@ class Head:
         """
         return log_hazard + self.arrays["offset"][strata], log_hazard > self.arrays["median"][strata]
 
-    def save(self, path: str | Path) -> None:
-        """Write the head to a folder: ``head.safetensors`` and ``head.json`` with its SHA-256.
-
-        Parameters
-        ----------
-        path
-            Folder; made if it is not there. Files of an earlier head in it are replaced.
-
-        Raises
-        ------
-        FileExistsError
-            If it is there and holds something else.
-        """
-        write_head(path, self.facts, self.arrays)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a head that :meth:`save` wrote.
-
-        Parameters
-        ----------
-        path
-            Its folder.
-
-        Returns
-        -------
-        The head; its predictions are equal bit for bit.
-
-        Raises
-        ------
-        FileNotFoundError
-            If a file is not there.
-        ValueError
-            If a file was cut or changed, or is no head.
-        """
-        return cls(*read_head(path))
-
     def _strata(self, adata: AnnData) -> NDArray[np.intp]:
         name, levels = self.facts["strata"], self.facts["levels"]
         if not name:
@@ -202,7 +160,7 @@ class Head:
         return np.asarray(codes, dtype=np.intp)
 
 
-def fitted_head(adata: AnnData, key: str) -> Head | PairHead | PerturbationHead:
+def fitted_head(adata: AnnData, key: str) -> Head | MatrixHead | PairHead | PerturbationHead:
     """Return the head that a task fitted to all training samples.
 
     Parameters
@@ -218,7 +176,7 @@ def fitted_head(adata: AnnData, key: str) -> Head | PairHead | PerturbationHead:
     Returns
     -------
     The head of the latest run under that name, fitted to all labelled samples (or to the reference): a :class:`Head`,
-    a :class:`PairHead` of drugs or genes, or a :class:`PerturbationHead`.
+    a :class:`MatrixHead` of a matrix, a :class:`PairHead` of drugs or genes, or a :class:`PerturbationHead`.
 
     Raises
     ------
@@ -240,25 +198,19 @@ def fitted_head(adata: AnnData, key: str) -> Head | PairHead | PerturbationHead:
     """
     check_anndata(adata, or_mudata=True)
     params = get_params(adata, key)
-    if params.get("task") not in (*TASKS, *PAIR_TASKS, PERTURBATION):
+    if params.get("task") not in (*TASKS, *PAIR_TASKS, MATRIX, PERTURBATION):
         message = f"adata.uns[{key!r}] is no result of bf.tl.classify, bf.tl.regress or bf.tl.survival; call one first"
         raise KeyError(message)
     entry: Any = adata.uns[key]
     if "head" not in entry:
         message = f"head={params['head']!r} is not kept, since it would hold its training samples; use one of {KEPT}"
         raise ValueError(message)
-    stored = entry["head"]
-    if params["task"] in PAIR_TASKS:
-        return stored_head(stored)
-    if params["task"] == PERTURBATION:
-        return stored_perturbation_head(stored)
-    arrays = {str(name): np.asarray(array) for name, array in stored["arrays"].items()}
-    return Head(json.loads(str(stored["facts"])), arrays)
-
-
-def as_entry(head: Head | PairHead | PerturbationHead) -> dict[str, Any]:
-    """Return the head as plain values that ``uns`` can hold and write."""
-    return {"facts": json.dumps(head.facts), "arrays": dict(head.arrays)}
+    kinds: dict[str, type[Head | MatrixHead | PairHead | PerturbationHead]] = {
+        **dict.fromkeys(PAIR_TASKS, PairHead),
+        MATRIX: MatrixHead,
+        PERTURBATION: PerturbationHead,
+    }
+    return of_entry(kinds.get(params["task"], Head), entry["head"])
 
 
 def _check_facts(facts: dict[str, Any]) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata, is_mudata
-from bulkformer_tl.tl._head_files import read_head, write_head
+from bulkformer_tl.tl._head_files import KeptHead
 from bulkformer_tl.tl._head_input import head_matrix
 from bulkformer_tl.tl._mudata import as_anndata
 from bulkformer_tl.tl._pair_features import FINGERPRINT, read_features
@@ -18,11 +16,8 @@ from bulkformer_tl.tl._pair_model import PairModel, check_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
-    from typing import Self
 
     from anndata import AnnData
-    from numpy.typing import NDArray
 
 #: What the facts say, and of which type.
 FIELDS: dict[str, type] = {
@@ -40,7 +35,7 @@ TASKS = {"drug_response": "drug", "essentiality": "gene"}
 
 
 @dataclass(frozen=True, eq=False)
-class PairHead:
+class PairHead(KeptHead):
     """A fitted head that predicts the response of lines to drugs, or how much they depend on genes.
 
     Parameters
@@ -50,9 +45,6 @@ class PairHead:
     arrays
         Its weights.
     """
-
-    facts: dict[str, Any]
-    arrays: dict[str, NDArray[Any]] = field(repr=False)
 
     def __post_init__(self) -> None:
         facts = self.facts
@@ -120,46 +112,3 @@ class PairHead:
         features = read_features(columns, kind=kind, names=self.facts["features"])
         found = model.predict(matrix, features.matrix)
         return pd.DataFrame(found, index=adata.obs_names, columns=features.columns)
-
-    def save(self, path: str | Path) -> None:
-        """Write the head to a folder: ``head.safetensors`` and ``head.json`` with its SHA-256.
-
-        Parameters
-        ----------
-        path
-            Folder; made if it is not there. Files of an earlier head in it are replaced.
-
-        Raises
-        ------
-        FileExistsError
-            If it is there and holds something else.
-        """
-        write_head(path, self.facts, self.arrays)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a head that :meth:`save` wrote.
-
-        Parameters
-        ----------
-        path
-            Its folder.
-
-        Returns
-        -------
-        The head; its predictions are equal bit for bit.
-
-        Raises
-        ------
-        FileNotFoundError
-            If a file is not there.
-        ValueError
-            If a file was cut or changed, or is no such head.
-        """
-        return cls(*read_head(path))
-
-
-def stored_head(stored: Mapping[str, Any]) -> PairHead:
-    """Return the head that ``uns`` holds."""
-    arrays = {str(name): np.asarray(array) for name, array in stored["arrays"].items()}
-    return PairHead(json.loads(str(stored["facts"])), arrays)

@@ -12,17 +12,24 @@ import numpy as np
 
 from bulkformer_tl.metrics._matrix import compare_matrices, draw_weights
 from bulkformer_tl.metrics._paper import paper_protocol, resolve_protocol
-from bulkformer_tl.tl._heads import as_entry
+from bulkformer_tl.tl._head_files import as_entry
 from bulkformer_tl.tl._judge import OF_HEAD, _better, _corpus, merged, report_score
 from bulkformer_tl.tl._pair_heads import PairHead
 from bulkformer_tl.tl._pair_mlp import make_mlp
 from bulkformer_tl.tl._pairs import Kind, candidates, fill_pairs, plan_pairs
 from bulkformer_tl.tl._response import line_groups
-from bulkformer_tl.tl._samples import EXPRESSION, embedding_params, fused_blocks, read_representation
+from bulkformer_tl.tl._samples import (
+    EXPRESSION,
+    check_covariates,
+    covariate_matrix,
+    embedding_params,
+    fused_blocks,
+    read_representation,
+)
 from bulkformer_tl.tl._untrained import UNTRAINED, untrained_embedding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from anndata import AnnData
@@ -67,6 +74,8 @@ class Options:
         Column of ``obs``.
     lines
         Column of ``obs``.
+    covariates
+        Columns of ``obs`` for the baseline of that name.
     """
 
     task: str
@@ -79,6 +88,7 @@ class Options:
     layer: str | None
     groups: str | None
     lines: str | None
+    covariates: list[str]
 
     @property
     def name(self) -> str:
@@ -96,6 +106,7 @@ def resolve_options(
     *,
     readable: bool,
     described: bool,
+    covariates: Sequence[str] | None,
     **reads: str | None,
 ) -> Options:
     """Resolve defaults and refuse what does not go together, before anything is read.
@@ -127,16 +138,19 @@ def resolve_options(
     if chosen == "mlp":
         # unknown options are refused before anything is fitted
         make_mlp(options, resolved.rng)
-    baselines = _baselines(resolved, kind, readable=readable, described=described)
-    return Options(task, kind, chosen, options, resolved, baselines, **reads)
+    read = [] if covariates is None else check_covariates(covariates)
+    baselines = _baselines(resolved, kind, readable=readable, described=described, covariates=bool(read))
+    return Options(task, kind, chosen, options, resolved, baselines, covariates=read, **reads)
 
 
-def _baselines(protocol: Protocol, kind: Kind, *, readable: bool, described: bool) -> list[str]:
+def _baselines(protocol: Protocol, kind: Kind, *, readable: bool, described: bool, covariates: bool) -> list[str]:
     known = kind.baselines
     if protocol.baselines is None:
-        return [
-            name for name, taken in known.items() if taken and (readable or name not in ("raw", "pca", "expression"))
-        ]
+        absent = (READS if not readable else set()) | (set() if covariates else {"covariates"})
+        return [name for name, taken in known.items() if taken and name not in absent]
+    if "covariates" in protocol.baselines and not covariates:
+        message = "the baseline 'covariates' needs covariates=, columns of adata.obs such as ['age', 'sex']"
+        raise ValueError(message)
     for name in protocol.baselines:
         if name not in known:
             message = f"there is no baseline {name!r} for pairs; choose among {list(known)}"
@@ -150,13 +164,19 @@ def _baselines(protocol: Protocol, kind: Kind, *, readable: bool, described: boo
 
 
 def read_inputs(parts: list[AnnData], table: Table, options: Options) -> dict[str, Any]:
-    """Read representation, expression and groups of the lines; fields of :class:`Pairs`."""
+    """Read representation, expression, groups and covariates of the lines; fields of :class:`Pairs`."""
     protocol = options.protocol
     readable = options.layer is not None or getattr(parts[-1], "X", None) is not None
     expression = bool(READS & set(options.baselines)) or (readable and protocol.duplicates is not None)
     representation, values, genes = read_representation(parts, options.use_rep, options.layer, expression=expression)
     groups = line_groups(parts, table, groups=options.groups, values=values, protocol=protocol)
-    return {"representation": representation, "values": values, "genes": genes, "row_groups": groups}
+    return {
+        "representation": representation,
+        "values": values,
+        "genes": genes,
+        "row_groups": groups,
+        "covariates": covariate_matrix(parts, options.covariates) if options.covariates else None,
+    }
 
 
 @dataclass(eq=False)
@@ -264,6 +284,7 @@ def _fingerprint(verdict: PairVerdict) -> str:
     pairs, options = verdict.pairs, verdict.options
     protocol = {name: value for name, value in options.protocol.params().items() if name not in OF_HEAD}
     plain = [options.task, options.kind.unseen, options.groups, options.lines, options.layer, options.baselines]
+    plain += [options.covariates]
     digest = hashlib.sha256(json.dumps([*plain, protocol, pairs.columns], sort_keys=True).encode())
     for array in (
         np.nan_to_num(pairs.known),
@@ -289,6 +310,7 @@ def pair_params(adata: AnnData, verdict: PairVerdict) -> dict[str, Any]:
         "layer": options.layer or "X",
         "groups": options.groups or "",
         "lines": options.lines or "",
+        "covariates": options.covariates,
         "model": str(made.get("model", "")),
         "checksum": str(made.get("checksum", "")),
         "pretraining_corpus": _corpus(made),

@@ -61,6 +61,8 @@ class Pairs:
         Names of the columns of ``values``.
     own
         A number that belongs to each pair, such as the expression of the gene in the line, shape (N, M), or ``None``.
+    covariates
+        Of the lines, shape (N, C), or ``None``.
     """
 
     known: Numbers
@@ -74,6 +76,7 @@ class Pairs:
     n_reference: int
     genes: list[str]
     own: NDArray[np.float32] | None = None
+    covariates: NDArray[np.float32] | None = None
 
     @property
     def positions(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -118,7 +121,7 @@ class Kind:
         other = self.unseen in (self.column, "pair")
         names = {f"{self.column}_mean": True, "additive": other, f"nearest_{self.column}": self.new_columns}
         own = {"expression": True} if self.column == "gene" else {}
-        return {**names, **own, "raw": True, "pca": True, "untrained": False}
+        return {**names, **own, "raw": True, "pca": True, "covariates": True, "untrained": False}
 
 
 @dataclass(eq=False)
@@ -249,8 +252,8 @@ def candidates(
         elif other.startswith("nearest_"):
             found[other] = partial(filled_by, partial(nearest_column, features=np.asarray(pairs.features)))
         else:
-            made: Recipe = {"raw": "each", "pca": "pca"}.get(other, "common")  # type: ignore[assignment]
-            matrix = untrained if other == "untrained" else pairs.values
+            made: Recipe = {"pca": "pca", "untrained": "common"}.get(other, "each")  # type: ignore[assignment]
+            matrix = {"untrained": untrained, "covariates": pairs.covariates}.get(other, pairs.values)
             found[other] = partial(_modelled, pairs, fit_linear, matrix, recipe=made, rng=rng)
     return found
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata
-from bulkformer_tl.tl._head_files import read_head, write_head
+from bulkformer_tl.tl._head_files import KeptHead
 from bulkformer_tl.tl._head_input import head_matrix
 from bulkformer_tl.tl._perturbation_features import KINDS, Features
 from bulkformer_tl.tl._perturbation_model import HEADS, Dose, design, forward_response
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-    from typing import Self
-
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -43,7 +38,7 @@ FIELDS: dict[str, type] = {
 
 
 @dataclass(frozen=True, eq=False)
-class PerturbationHead:
+class PerturbationHead(KeptHead):
     """A fitted head that predicts treated profiles from controls and what is known of a perturbation.
 
     Parameters
@@ -53,9 +48,6 @@ class PerturbationHead:
     arrays
         Its weights, and the features of the perturbations that it was fitted to.
     """
-
-    facts: dict[str, Any]
-    arrays: dict[str, NDArray[Any]] = field(repr=False)
 
     def __post_init__(self) -> None:
         _check_facts(self.facts)
@@ -118,43 +110,6 @@ class PerturbationHead:
             treated(control, change).astype(np.float32), index=adata.obs_names, columns=pd.Index(self.facts["genes"])
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write the head to a folder: ``head.safetensors`` and ``head.json`` with its SHA-256.
-
-        Parameters
-        ----------
-        path
-            Folder; made if it is not there. Files of an earlier head in it are replaced.
-
-        Raises
-        ------
-        FileExistsError
-            If it is there and holds something else.
-        """
-        write_head(path, self.facts, self.arrays)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a head that :meth:`save` wrote.
-
-        Parameters
-        ----------
-        path
-            Its folder.
-
-        Returns
-        -------
-        The head; its predictions are equal bit for bit.
-
-        Raises
-        ------
-        FileNotFoundError
-            If a file is not there.
-        ValueError
-            If a file was cut or changed, or is no such head.
-        """
-        return cls(*read_head(path))
-
     def _level(self, dose: float | None) -> float | None:
         """Return the dose as the model reads it."""
         known = self.facts["dose"]
@@ -182,12 +137,6 @@ class PerturbationHead:
 def treated(control: NDArray[np.float64], change: NDArray[np.float64]) -> NDArray[np.float64]:
     """Add a change to a profile; no ln(TPM+1) is below zero."""
     return np.maximum(control + change, 0.0)
-
-
-def stored_perturbation_head(stored: Mapping[str, Any]) -> PerturbationHead:
-    """Return the head that an entry of ``uns`` holds."""
-    arrays = {str(name): np.asarray(array) for name, array in stored["arrays"].items()}
-    return PerturbationHead(json.loads(str(stored["facts"])), arrays)
 
 
 def _check_facts(facts: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from bulkformer_tl._anndata import check_anndata, check_slots, copied, write_res
 from bulkformer_tl._keys import ResponseKeys
 from bulkformer_tl.metrics import Protocol
 from bulkformer_tl.metrics._paper import resolve_protocol
-from bulkformer_tl.tl._heads import as_entry
+from bulkformer_tl.tl._head_files import as_entry
 from bulkformer_tl.tl._judge import report_score
 from bulkformer_tl.tl._mudata import takes_mudata
 from bulkformer_tl.tl._perturbation_features import read_features

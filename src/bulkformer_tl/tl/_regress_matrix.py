@@ -9,12 +9,16 @@ import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata, check_slots, copied, write_results
 from bulkformer_tl._progress import Progress
-from bulkformer_tl.metrics import Split, fit_predict, inner_folds
+from bulkformer_tl.metrics import Split, inner_folds
+from bulkformer_tl.metrics._fit import _choose
 from bulkformer_tl.metrics._heads import grid_of
 from bulkformer_tl.metrics._matrix import compare_matrices, draw_weights
+from bulkformer_tl.tl._extract import KEPT
+from bulkformer_tl.tl._head_files import as_entry
 from bulkformer_tl.tl._judge import _better, fingerprint, merged, prepare, report_score
+from bulkformer_tl.tl._matrix_head import TASK, Part, make_matrix_head
 from bulkformer_tl.tl._matrix_target import matrix_columns
-from bulkformer_tl.tl._probe import Predictions
+from bulkformer_tl.tl._probe import Predictions, _rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,14 +62,13 @@ def regress_matrix(adata: AnnData, target: str, keys: RegressKeys, *, copy: bool
     verdict, found = prepare(adata, target, task="matrix", **options)
     reference = options["reference"]
     names = matrix_columns(adata if reference is None else reference, target)
-    _predict_all(verdict, found)
+    extra = _keep(verdict, _predict_all(verdict, found), names)
     values = verdict.predictions[verdict.name].predicted[verdict.own]
     results = {
         keys.matrix: pd.DataFrame(values, index=adata.obs_names, columns=names),
         keys.outlier: verdict.outlier[verdict.own],
     }
-    params = {**verdict.params, "task": "regression of a matrix", "n_columns": len(names)}
-    extra: dict[str, Any] = {}
+    params = {**verdict.params, "task": TASK, "n_columns": len(names)}
     if verdict.tested.any():
         tables, mark = _tables(adata, keys.key, verdict, names)
         params |= {"axis": AXES[0], "fingerprint": mark}
@@ -75,20 +78,44 @@ def regress_matrix(adata: AnnData, target: str, keys: RegressKeys, *, copy: bool
     return written if copy else None
 
 
-def _predict_all(verdict: Verdict, found: dict[str, Candidate]) -> None:
-    """Fit every candidate in every split, and the representation also to all training samples."""
+def _predict_all(verdict: Verdict, found: dict[str, Candidate]) -> list[Part]:
+    """Fit every candidate in every split, and return the fit of the representation to all training samples."""
     plan, target = verdict.plan, verdict.samples.target
     jobs = [(position, split, name) for position, split in enumerate(plan.scored) for name in found]
-    if plan.final is not plan.scored[-1] and len(plan.final.test):
+    if plan.final is not plan.scored[-1]:
         jobs.append((len(plan.scored), plan.final, verdict.name))
     for name in found:
         verdict.predictions[name] = Predictions(np.full(target.shape, np.nan), np.full(len(target), np.nan))
+    parts: list[Part] = []
     with Progress(len(jobs), "regression") as progress:
         for position, split, name in jobs:
-            into = verdict.predictions[name].predicted
-            for columns, part in _by_missing(target, split):
-                into[np.ix_(split.test, columns)] = _fit_predict(plan, found[name], part, columns, position)
+            fitted = [_fit(plan, found[name], part, columns, position) for columns, part in _by_missing(target, split)]
+            for part in fitted:
+                _fill(verdict.predictions[name].predicted, found[name], part, split.test)
+            if split is plan.final and name == verdict.name:
+                parts = fitted
             progress.update(1)
+    return parts
+
+
+def _keep(verdict: Verdict, parts: list[Part], names: list[str]) -> dict[str, Any]:
+    """Return ``{"head": ...}`` for ``uns``, empty if such a head is not kept; see ``keep_head``."""
+    if verdict.params["head"] not in KEPT:
+        return {}
+    head = make_matrix_head(parts, names, verdict.params, verdict.samples.genes)
+    rest = verdict.plan.final.test
+    if len(rest):
+        columns = np.sort(np.concatenate([part.columns for part in parts]))
+        found = head.predict_array(verdict.samples.representation[rest])
+        verdict.predictions[verdict.name].predicted[np.ix_(rest, columns)] = found
+    return {"head": as_entry(head)}
+
+
+def _fill(into: Numbers, candidate: Candidate, part: Part, rows: NDArray[np.intp]) -> None:
+    """Predict some samples by a fitted part."""
+    if len(rows):
+        found = np.asarray(part.model.predict(_rows(candidate.matrix, rows)), dtype=np.float64)
+        into[np.ix_(rows, part.columns)] = found.reshape(len(rows), -1) * part.spread + part.level
 
 
 def _by_missing(target: Numbers, split: Split) -> Iterator[tuple[NDArray[np.intp], Split]]:
@@ -102,25 +129,24 @@ def _by_missing(target: Numbers, split: Split) -> Iterator[tuple[NDArray[np.intp
             yield columns, Split(train, split.test, split.name)
 
 
-def _fit_predict(plan: Plan, candidate: Candidate, split: Split, columns: NDArray[np.intp], position: int) -> Numbers:
-    """Fit to columns that are standardised on the training samples, and predict the test samples."""
+def _fit(plan: Plan, candidate: Candidate, split: Split, columns: NDArray[np.intp], position: int) -> Part:
+    """Fit to columns that are standardised on the training samples."""
     seen = plan.samples.target[np.ix_(split.train, columns)]
-    mean, sd = seen.mean(axis=0), seen.std(axis=0)
-    sd = np.where(sd > 0, sd, 1.0)
+    level, spread = seen.mean(axis=0), seen.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
     scaled = np.zeros((len(plan.samples.target), len(columns)))
-    scaled[split.train] = (seen - mean) / sd
+    scaled[split.train] = (seen - level) / spread
+    if len(columns) == 1:
+        # estimators of one number take a vector
+        scaled = scaled[:, 0]
     inner = _inner(plan, candidate, split, position)
     smallest = min(len(part.train) for part in (split, *inner))
-    found = fit_predict(
-        candidate.make((smallest, candidate.matrix.shape[1])),
-        candidate.matrix,
-        # estimators of one number take a vector
-        scaled[:, 0] if len(columns) == 1 else scaled,
-        split,
-        inner=inner,
-        grid=grid_of(candidate.head, "regression"),
-    )
-    return found.reshape(len(split.test), len(columns)) * sd + mean
+    model = candidate.make((smallest, candidate.matrix.shape[1]))
+    if inner:
+        grid = grid_of(candidate.head, "regression")
+        model[-1].set_params(**_choose(model, candidate.matrix, scaled, inner, grid))
+    model.fit(_rows(candidate.matrix, split.train), scaled[split.train])
+    return Part(columns, model, level, spread)
 
 
 def _inner(plan: Plan, candidate: Candidate, split: Split, position: int) -> list[Split]:

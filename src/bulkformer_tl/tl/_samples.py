@@ -365,12 +365,17 @@ def _expression(adata: AnnData, layer: str | None, genes: list[str]) -> NDArray[
     return np.concatenate(blocks)
 
 
-def covariate_table(adata: AnnData, names: Sequence[str]) -> pd.DataFrame:
-    """Return columns of ``obs`` as numbers and texts; a missing text is a category of its own."""
+def check_covariates(names: Sequence[str]) -> list[str]:
+    """Return names of columns, or refuse a single name and none."""
     if isinstance(names, str) or not len(names):
         message = f"covariates is {names!r}; pass a list of columns of adata.obs, such as ['age', 'sex']"
         raise TypeError(message)
-    found = {name: column(adata, name, "covariates") for name in names}
+    return list(names)
+
+
+def covariate_table(adata: AnnData, names: Sequence[str]) -> pd.DataFrame:
+    """Return columns of ``obs`` as numbers and texts; a missing text is a category of its own."""
+    found = {name: column(adata, name, "covariates") for name in check_covariates(names)}
     plain = {
         name: values.to_numpy(dtype=np.float64, na_value=np.nan)
         if pd.api.types.is_numeric_dtype(values)
@@ -378,6 +383,12 @@ def covariate_table(adata: AnnData, names: Sequence[str]) -> pd.DataFrame:
         for name, values in found.items()
     }
     return pd.DataFrame(plain)
+
+
+def covariate_matrix(parts: list[AnnData], names: Sequence[str]) -> NDArray[np.float32]:
+    """Return columns of ``obs`` as numbers, texts as one column per level; (N, C), a missing number is ``NaN``."""
+    table = pd.concat([covariate_table(part, names) for part in parts], ignore_index=True)
+    return pd.get_dummies(table, dtype=np.float32).to_numpy(dtype=np.float32)
 
 
 def _read_groups(parts: list[AnnData], groups: str, labelled: NDArray[np.bool_]) -> NDArray[np.intp]:
