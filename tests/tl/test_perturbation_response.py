@@ -574,3 +574,83 @@ def test_modalities_are_judged_together_and_each_alone():
     mdata.obsm["X_fused"][0, -1] = np.nan
     with pytest.raises(ValueError, match=r"obsm\['X_fused'\] holds missing values"):
         respond(mdata, features=known, use_rep="X_fused", key_added="other")
+
+
+def parted(n_known: int = 12, **options: object) -> tuple[ad.AnnData, ad.AnnData, pd.DataFrame]:
+    """One screen as a reference with some of the perturbations, and a cohort with the others."""
+    adata, known = make(**options)
+    early = adata.obs["treatment"].isin([f"p{i:02d}" for i in range(n_known)])
+    control = adata.obs["treatment"] == "none"
+    first, second = adata[early | (control & (adata.obs["copy"] == 0))], adata[~early & (adata.obs["copy"] == 1)]
+    rest = adata[~early & ~control].copy()
+    return first.copy(), ad.concat([second, rest], merge="same"), known
+
+
+def test_a_reference_is_what_is_trained_on():
+    reference, adata, known = parted()
+    respond(adata, features=known, reference=reference)
+    assert score(adata, "X_emb") > 0.8
+    params = adata.uns[KEY]["params"]
+    assert (params["trained_on"], params["n"], params["n_reference"], params["n_held_out"]) == ("reference", 12, 36, 4)
+    assert set(adata.uns[KEY]["perturbations"]["perturbation"]) == {f"p{i}" for i in range(12, 16)}
+    assert adata.varm[KEY + "_measured"].shape == (N_GENES, 4)
+    treated = (adata.obs["treatment"] != "none").to_numpy()
+    np.testing.assert_array_equal(np.isnan(adata.layers[KEY]).all(axis=1), ~treated)
+    # the head that is kept was fitted to the same pairs, from controls of the same donor
+    head = bf.tl.fitted_head(adata, KEY)
+    (control,) = np.flatnonzero((adata.obs["donor"] == "d1") & (adata.obs["treatment"] == "none"))
+    (row,) = np.flatnonzero((adata.obs["donor"] == "d1") & (adata.obs["treatment"] == "p13"))
+    found = head.predict(adata[[control]], "p13", features=known.loc["p13"])
+    np.testing.assert_allclose(found.to_numpy()[0], adata.layers[KEY][row], atol=1e-5)
+
+
+def test_treated_profiles_of_the_cohort_are_not_trained_on():
+    reference, adata, known = parted()
+    other = adata.copy()
+    treated = (other.obs["treatment"] != "none").to_numpy()
+    other.X[treated] = other.X[treated][:, ::-1]
+    for one in (adata, other):
+        respond(one, features=known, reference=reference)
+    np.testing.assert_array_equal(adata.layers[KEY], other.layers[KEY])
+    assert score(other, "X_emb") < 0.5
+
+
+def test_what_a_reference_shares_with_the_cohort_is_left_out():
+    reference, adata, known = parted()
+    more = ad.concat([reference, adata[adata.obs["treatment"] != "none"]], index_unique="-")
+    genes = more.var_names.tolist()
+    for one in (reference, more[:, [*genes[30:], *genes[:30]]].copy()):
+        respond(adata, features=known, reference=one, key_added=f"r{one.n_obs}")
+    assert adata.uns[f"r{more.n_obs}"]["params"]["n_reference"] == 36
+    np.testing.assert_allclose(adata.layers[f"r{more.n_obs}"], adata.layers[f"r{reference.n_obs}"], atol=1e-5)
+    with pytest.raises(ValueError, match="all perturbations of the reference are in adata as well"):
+        respond(adata, features=known, reference=adata.copy(), key_added="shared")
+    donors = adata[adata.obs["donor"] == "d0"].copy()
+    respond(donors, features=known, reference=adata, groups="donor")
+    assert donors.uns[KEY]["params"]["n_reference"] == 8
+    assert not [key for key in adata.uns if "shared" in key]
+
+
+def test_covariates_are_a_baseline():
+    """What donors of one sex answer with is known from the sex alone."""
+    adata, _ = make(12, 6, effect=0.0)
+    adata.obs["sex"] = np.where(adata.obs["donor"].isin(["d0", "d1", "d2"]), "f", "m")
+    adata.obs["age"] = 40.0
+    adata.obs.loc[adata.obs["donor"] == "d1", "age"] = np.nan
+    moved = (adata.obs["treatment"] != "none").to_numpy()
+    change = np.random.default_rng(0).normal(size=N_GENES).astype(np.float32)
+    adata.X[moved] += np.where(adata.obs["sex"][moved] == "f", 1.0, -1.0)[:, None].astype(np.float32) * change
+    adata.X[:] = np.maximum(adata.X, 0)
+    protocol = Protocol(n_splits=3, n_bootstrap=100, baselines=("mean_change", "covariates"))
+    respond(adata, use_rep="X_noise", groups="donor", covariates=["sex", "age"], protocol=protocol)
+    assert score(adata, "covariates") > 0.8
+    assert score(adata, "X_noise") < 0.6
+    assert adata.uns[KEY]["params"]["covariates"] == ["sex", "age"]
+    for options, error, says in (
+        ({"covariates": "sex"}, TypeError, "pass a list of columns"),
+        ({"covariates": ["stage"]}, KeyError, "no column 'stage'"),
+        ({"protocol": protocol}, ValueError, "needs covariates="),
+    ):
+        with pytest.raises(error, match=says):
+            respond(adata, use_rep="X_noise", key_added="bad", **options)
+    assert "bad" not in adata.uns

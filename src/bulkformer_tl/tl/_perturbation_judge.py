@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 #: Baselines by name: what none of them reads is the representation.
 NO_CHANGE, MEAN_CHANGE, NEAREST, MLP, RAW = "no_change", "mean_change", "nearest", "mlp", "raw"
-BASELINES = (NO_CHANGE, MEAN_CHANGE, NEAREST, MLP, RAW)
+COVARIATES = "covariates"
+BASELINES = (NO_CHANGE, MEAN_CHANGE, NEAREST, COVARIATES, MLP, RAW)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +99,17 @@ class Study:
         """Treated minus control, shape (M, G)."""
         return self.profiles.treated - self.profiles.control
 
+    def splits(self) -> list[Split]:
+        """Split the pairs by unit, or train on those of the reference."""
+        pairs = self.pairs
+        if pairs.n_reference:
+            return [Split(pairs.train, np.arange(len(pairs.rows))[pairs.own], "reference")]
+        return self.protocol.split(len(pairs.rows), groups=np.array(pairs.unit_names)[pairs.units])
+
     def fit_all(self, candidate: Candidate) -> Arrays:
-        """Fit a candidate to all pairs."""
-        change = Change.of(self.changes, self.pairs.codes)
-        return self.fit(candidate, np.arange(len(self.pairs.rows)), change)
+        """Fit a candidate to all training pairs."""
+        train = self.pairs.train
+        return self.fit(candidate, train, Change.of(self.changes[train], self.pairs.codes[train]))
 
     def blocks(self, candidate: Candidate, rows: NDArray[np.intp]) -> list[Numbers]:
         """Return the inputs of some pairs."""
@@ -158,7 +166,7 @@ class Responses:
     scores
         Of each candidate, and of each metric the value in each condition, shape (Q,).
     folds
-        Test fold of each pair, shape (M,).
+        Test fold of each pair, shape (M,), -1 for those of a reference.
     """
 
     predicted: NDArray[np.float32]
@@ -186,12 +194,11 @@ def judge_responses(
     condition
         Condition of each pair, shape (M,).
     """
-    pairs, protocol = study.pairs, study.protocol
-    splits = protocol.split(len(pairs.rows), groups=np.array(pairs.unit_names)[pairs.units])
+    pairs, splits = study.pairs, study.splits()
     shape, n_conditions = study.profiles.treated.shape, int(condition.max()) + 1
     predicted = np.zeros(shape, dtype=np.float32)
     changes = [np.zeros((n_conditions, shape[1]), dtype=np.float32) for _ in range(2)]
-    folds = np.zeros(len(pairs.rows), dtype=np.intp)
+    folds = np.full(len(pairs.rows), -1, dtype=np.intp)
     names = [name, *baselines]
     scores = {other: {metric: np.full(n_conditions, np.nan) for metric in METRICS} for other in names}
     with Progress(len(splits) * len(names), "perturbation response", unit="fit") as progress:

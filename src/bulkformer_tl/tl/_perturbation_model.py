@@ -142,8 +142,8 @@ def fit_response(
     head
         ``"linear"`` (ridge regression) or ``"mlp"``.
     blocks
-        Inputs of the training pairs, each (M, D); each is centred and scaled to a total variance of 1, so that long
-        fingerprints do not outvote the control.
+        Inputs of the training pairs, each (M, D), ``NaN`` where missing; each is centred and scaled to a total variance
+        of 1, so that long fingerprints do not outvote the control.
     change
         Their changes.
     alpha
@@ -161,6 +161,7 @@ def fit_response(
     ``shift`` and ``scale`` of the inputs, ``mean`` and ``components`` of the change, and the layers ``coef0``,
     ``intercept0`` and so on, with rectified units between them.
     """
+    blocks = [_filled(block) for block in blocks]
     raw = np.concatenate(blocks, axis=1)
     shift = raw.mean(axis=0)
     hows = [*scales, *["common"] * (len(blocks) - len(scales))]
@@ -183,6 +184,13 @@ def check_options(head: str, options: Mapping[str, Any]) -> None:
     if unknown:
         message = f"the head {head!r} of a response has no option {unknown[0]!r}; its options are {known}"
         raise ValueError(message)
+
+
+def _filled(block: Numbers) -> Numbers:
+    """Put the mean where a value is missing."""
+    missing = np.isnan(block)
+    counts = np.maximum((~missing).sum(axis=0), 1)
+    return np.where(missing, np.where(missing, 0.0, block).sum(axis=0) / counts, block)
 
 
 def _spread(block: Numbers, how: str) -> Numbers:

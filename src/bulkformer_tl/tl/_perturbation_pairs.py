@@ -13,7 +13,7 @@ from bulkformer_tl._anndata import check_anndata, get_matrix, row_blocks
 from bulkformer_tl.encodings._platform import log_intensities
 from bulkformer_tl.metrics._check import to_float
 from bulkformer_tl.tl._perturbation_features import some
-from bulkformer_tl.tl._samples import all_expression, column, get_representation
+from bulkformer_tl.tl._samples import _common_genes, all_expression, column, read_representation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,12 +27,12 @@ L1000 = {978: "measures", 10174: "measures or infers well", 12328: "measures or 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Treated samples and their controls.
+    """Treated samples and their controls; those of a reference come first.
 
     Parameters
     ----------
     rows
-        Positions of the M treated samples.
+        Positions of the M treated samples, among those of a reference and of the cohort.
     names
         P perturbations, sorted.
     codes
@@ -47,6 +47,10 @@ class Pairs:
         Set of controls of each pair, shape (M,).
     controls
         Positions of the controls of each set.
+    n_reference
+        How many of the pairs are those of a reference.
+    offset
+        Number of samples of the reference.
     """
 
     rows: NDArray[np.intp]
@@ -57,6 +61,20 @@ class Pairs:
     unit_names: list[str]
     control_of: NDArray[np.intp]
     controls: list[NDArray[np.intp]]
+    n_reference: int = 0
+    offset: int = 0
+
+    @property
+    def own(self) -> slice:
+        """Pairs of the cohort."""
+        return slice(self.n_reference, None)
+
+    @property
+    def train(self) -> NDArray[np.intp]:
+        """All pairs that a head for others may be fitted to: of a reference, those of units that the cohort lacks."""
+        if not self.n_reference:
+            return np.arange(len(self.rows))
+        return np.flatnonzero(~np.isin(self.units[: self.n_reference], self.units[self.own]))
 
     @property
     def samples(self) -> NDArray[np.intp]:
@@ -65,7 +83,9 @@ class Pairs:
 
     @property
     def shared(self) -> NDArray[np.bool_]:
-        """Whether each set of controls serves several held-out units."""
+        """Whether each set of controls serves several held-out units; a reference shares none with the cohort."""
+        if self.n_reference:
+            return np.zeros(len(self.controls), dtype=bool)
         return np.array([len(np.unique(self.units[self.control_of == i])) > 1 for i in range(len(self.controls))])
 
     def halves(self, rng: int) -> tuple[list[NDArray[np.intp]], list[NDArray[np.intp]]]:
@@ -115,7 +135,7 @@ class Profiles:
 
 
 def read_pairs(
-    adata: AnnData,
+    parts: list[AnnData],
     perturbation: str,
     *,
     control: str,
@@ -124,6 +144,13 @@ def read_pairs(
     groups: str | None,
 ) -> Pairs:
     """Pair every treated sample with its controls.
+
+    Parameters
+    ----------
+    parts
+        A reference, if there is one, and the cohort.
+    perturbation, control, match, dose, groups
+        As of :func:`bulkformer_tl.tl.perturbation_response`.
 
     Raises
     ------
@@ -134,6 +161,58 @@ def read_pairs(
     ValueError
         If controls are missing, a dose is not positive, or nothing is left to train on.
     """
+    found = [_read_part(part, perturbation, control=control, match=match, dose=dose, groups=groups) for part in parts]
+    if len(parts) == 1:
+        pairs = found[0]
+        if len(pairs.unit_names) < 2:
+            what = "the only perturbation" if groups is None else f"the only value of adata.obs[{groups!r}] (groups)"
+            hint = "pass groups=, such as the donor, to hold out those" if groups is None else "name another column"
+            message = f"{pairs.unit_names[0]!r} is {what}, so that none is left to train on when it is held out; {hint}"
+            raise ValueError(message)
+        return pairs
+    pairs = _join(found[0], found[1], parts[0].n_obs)
+    if not len(pairs.train):
+        what = "perturbations" if groups is None else f"values of obs[{groups!r}] (groups)"
+        message = (
+            f"all {what} of the reference are in adata as well, such as {found[0].unit_names[0]!r}, so that none is "
+            "left to train on; pass a groups= that tells them apart, such as the donor, or no reference"
+        )
+        raise ValueError(message)
+    return pairs
+
+
+def _join(reference: Pairs, own: Pairs, offset: int) -> Pairs:
+    """Put the pairs of a cohort after those of a reference, and name perturbations and units alike in both."""
+    names = sorted({*reference.names, *own.names})
+    unit_names = sorted({*reference.unit_names, *own.unit_names})
+
+    def code(known: list[str], of_part: list[str], codes: NDArray[np.intp]) -> NDArray[np.intp]:
+        return np.array([known.index(name) for name in of_part], dtype=np.intp)[codes]
+
+    both = (reference, own)
+    return Pairs(
+        rows=np.concatenate([reference.rows, own.rows + offset]),
+        names=names,
+        codes=np.concatenate([code(names, part.names, part.codes) for part in both]),
+        doses=None if reference.doses is None or own.doses is None else np.concatenate([reference.doses, own.doses]),
+        units=np.concatenate([code(unit_names, part.unit_names, part.units) for part in both]),
+        unit_names=unit_names,
+        control_of=np.concatenate([reference.control_of, own.control_of + len(reference.controls)]),
+        controls=[*reference.controls, *(rows + offset for rows in own.controls)],
+        n_reference=len(reference.rows),
+        offset=offset,
+    )
+
+
+def _read_part(
+    adata: AnnData,
+    perturbation: str,
+    *,
+    control: str,
+    match: str | Sequence[str] | None,
+    dose: str | None,
+    groups: str | None,
+) -> Pairs:
     check_anndata(adata)
     labels = _text(column(adata, perturbation, "the perturbation"))
     where = f"adata.obs[{perturbation!r}]"
@@ -152,19 +231,14 @@ def read_pairs(
         held = _text(column(adata, groups, "groups"))[rows]
         _refuse_blank(held, f"adata.obs[{groups!r}] (groups)", adata.obs_names[rows])
         unit_names, units = np.unique(held, return_inverse=True)
-    if len(unit_names) < 2:
-        what = "the only perturbation" if groups is None else f"the only value of adata.obs[{groups!r}] (groups)"
-        hint = "pass groups=, such as the donor, to hold out those" if groups is None else "name another column"
-        message = f"{str(unit_names[0])!r} is {what}, so that none is left to train on when it is held out; {hint}"
-        raise ValueError(message)
     plain = [str(name) for name in names]
     return Pairs(rows, plain, codes, doses, units, [str(name) for name in unit_names], control_of, controls)
 
 
 def read_profiles(
-    adata: AnnData, pairs: Pairs, *, use_rep: str | None, layer: str | None, rng: int
+    parts: list[AnnData], pairs: Pairs, *, use_rep: str | None, layer: str | None, rng: int
 ) -> tuple[Profiles, Profiles]:
-    """Read expression of the pairs, and the representation of their controls.
+    """Read expression of the pairs on the genes that all parts have, and the representation of their controls.
 
     Returns
     -------
@@ -178,14 +252,16 @@ def read_profiles(
         If values are no ln(TPM+1), and where they look like those of an array the message says so; if no gene is
         measured in all of the samples, or no treated sample differs from its controls.
     """
-    everywhere = [str(name) for name in adata.var_names]
-    values = _expression(adata, layer, everywhere)
+    everywhere = _common_genes(parts)
+    values = np.concatenate([_expression(part, layer, everywhere) for part in parts])
     measured = ~np.isnan(values[pairs.samples]).any(axis=0)
     if not measured.any():
         message = "no gene is measured in all treated samples and controls; see bf.tl.impute, or leave samples out"
         raise ValueError(message)
     values = values[:, measured]
-    representation = values if use_rep is None else get_representation(adata, use_rep)
+    representation = values
+    if use_rep is not None:
+        representation, _, _ = read_representation(parts, use_rep, layer, expression=False)
     if np.isnan(representation[pairs.samples]).any():
         message = (
             f"adata.obsm[{use_rep!r}] holds missing values, which the profile of a control must not have; leave these "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from bulkformer_tl._anndata import check_anndata, check_slots, copied, write_results
 from bulkformer_tl._keys import ResponseKeys
 from bulkformer_tl.metrics import Protocol
@@ -14,7 +16,16 @@ from bulkformer_tl.tl._judge import report_score
 from bulkformer_tl.tl._mudata import takes_mudata
 from bulkformer_tl.tl._perturbation_features import read_features
 from bulkformer_tl.tl._perturbation_head import TASK
-from bulkformer_tl.tl._perturbation_judge import BASELINES, MLP, NEAREST, RAW, Candidate, Study, judge_responses
+from bulkformer_tl.tl._perturbation_judge import (
+    BASELINES,
+    COVARIATES,
+    MLP,
+    NEAREST,
+    RAW,
+    Candidate,
+    Study,
+    judge_responses,
+)
 from bulkformer_tl.tl._perturbation_model import HEADS, check_options
 from bulkformer_tl.tl._perturbation_pairs import read_pairs, read_profiles
 from bulkformer_tl.tl._perturbation_scores import conditions
@@ -26,7 +37,7 @@ from bulkformer_tl.tl._perturbation_tables import (
     response_head,
     tabulate_responses,
 )
-from bulkformer_tl.tl._samples import EXPRESSION, fused_blocks
+from bulkformer_tl.tl._samples import EXPRESSION, Block, covariate_matrix, fused_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +46,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from bulkformer_tl.tl._perturbation_pairs import Pairs, Profiles
-    from bulkformer_tl.tl._samples import Block
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +62,10 @@ def perturbation_response(
     use_rep: str | None = "X_bulkformer",
     layer: str | None = None,
     groups: str | None = None,
+    covariates: Sequence[str] | None = None,
     head: str | None = None,
     protocol: Protocol | Literal["paper"] | None = None,
+    reference: AnnData | None = None,
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
@@ -92,16 +104,22 @@ def perturbation_response(
     groups
         Column of ``obs`` whose values are held out as a whole: the donor or line for unseen contexts, the scaffold or
         class for unseen kinds of perturbations. ``None`` holds out perturbations.
+    covariates
+        Columns of ``obs``, such as age and tissue, for the baseline ``"covariates"``: the linear head on them in place
+        of the representation. A missing number takes the training mean.
     head
         ``"linear"`` (ridge regression) or ``"mlp"``; ``None`` takes that of the protocol, or ``"linear"``.
     protocol
         Splits, penalties, baselines and bootstrap; ``None`` takes five folds, or fewer where there are fewer
         perturbations. ``scheme="leave_one_group_out"`` leaves out each by itself. Baselines are ``"no_change"`` (the
         control), ``"mean_change"`` of the training perturbations, ``"nearest"`` (the change of the training
-        perturbation with the most similar features, at the closest dose), ``"mlp"`` and ``"raw"`` (a perceptron, and
-        the head that is judged, on expression in place of the representation). Near-duplicates are not looked for:
-        profiles under weak perturbations are alike. ``"paper"`` takes
+        perturbation with the most similar features, at the closest dose), ``"covariates"``, ``"mlp"`` and ``"raw"`` (a
+        perceptron, and the head that is judged, on expression in place of the representation). Near-duplicates are not
+        looked for: profiles under weak perturbations are alike. ``"paper"`` takes
         :func:`bulkformer_tl.metrics.paper_protocol`, of a task that the authors withdrew.
+    reference
+        Treated samples and their controls to train on in place of those of ``adata``, with the same columns, on the
+        genes that both have. Perturbations (or values of ``groups``) that ``adata`` has as well are left out.
     key_added
         Name of the result; ``None`` takes ``"perturbation_response"``.
     copy
@@ -127,7 +145,7 @@ def perturbation_response(
     ``adata.uns[key_added]["perturbations"]`` : :class:`pandas.DataFrame`
         The same scores of each perturbation, dose and held-out group.
     ``adata.uns[key_added]["head"]`` : :class:`dict`
-        The head fitted to all pairs; see :func:`bulkformer_tl.tl.fitted_head`.
+        The head fitted to all pairs (or to those of the reference); see :func:`bulkformer_tl.tl.fitted_head`.
     ``adata.uns[key_added]["params"]`` : :class:`dict`
         How it was done, and what is known of the model's pretraining corpus.
 
@@ -172,18 +190,24 @@ def perturbation_response(
     check_anndata(adata)
     keys = ResponseKeys(key_added or TASK)
     check_slots(adata, keys.key, [keys.profiles, keys.predicted, keys.measured])
-    pairs = read_pairs(adata, perturbation, control=control, match=match, dose=dose, groups=groups)
+    parts = [adata] if reference is None else [reference, adata]
+    pairs = read_pairs(parts, perturbation, control=control, match=match, dose=dose, groups=groups)
     protocol = _protocol(protocol, pairs)
     head, options = _head(protocol, head)
     known = read_features(pairs.names, features, adata.var_names)
-    baselines = _baselines(protocol, head, use_rep, nearest=features is not None or groups is not None)
-    profiles, whole = read_profiles(adata, pairs, use_rep=use_rep, layer=layer, rng=protocol.rng)
+    described = None if covariates is None else covariate_matrix(parts, covariates)[pairs.rows].astype(np.float64)
+    nearest = features is not None or groups is not None
+    baselines = _baselines(protocol, head, use_rep, nearest=nearest, covariates=described is not None)
+    profiles, whole = read_profiles(parts, pairs, use_rep=use_rep, layer=layer, rng=protocol.rng)
     study = Study(pairs, profiles, known, protocol)
     name = (use_rep or EXPRESSION) + ("" if head == "linear" else f" ({head})")
     blocks = fused_blocks(adata, use_rep)
     # of a fused representation each modality is a baseline
     baselines = [*baselines, *(block.name for block in blocks)]
     candidates = _candidates(name, profiles, head, options, blocks)
+    if described is not None:
+        each = Block(COVARIATES, slice(0, described.shape[1]), "each")
+        candidates[COVARIATES] = Candidate(described, "linear", {}, (each,))
     table, condition = conditions(pairs)
     found = judge_responses(study, name, candidates, baselines, condition)
     params = {
@@ -195,6 +219,7 @@ def perturbation_response(
         "use_rep": use_rep or "",
         "layer": layer or "X",
         "groups": groups or "",
+        "covariates": list(covariates or []),
         "representation": name,
         "head": head,
         "baselines": baselines,
@@ -251,18 +276,26 @@ def _warn(key: str, protocol: Protocol, n_lifted: int) -> None:
 
 def _protocol(protocol: Protocol | Literal["paper"] | None, pairs: Pairs) -> Protocol:
     if protocol is None:
-        return Protocol(n_splits=min(5, len(pairs.unit_names)))
+        return Protocol(n_splits=max(2, min(5, len(pairs.unit_names))))
     return resolve_protocol(protocol, TASK)
 
 
-def _baselines(protocol: Protocol, head: str, use_rep: str | None, *, nearest: bool) -> list[str]:
+def _baselines(protocol: Protocol, head: str, use_rep: str | None, *, nearest: bool, covariates: bool) -> list[str]:
     """List the baselines that the protocol names, or those that say something here."""
     if protocol.baselines is not None:
         unknown = [name for name in protocol.baselines if name not in BASELINES]
         if unknown:
             message = f"there is no baseline {unknown[0]!r} for a response; choose among {list(BASELINES)}"
             raise ValueError(message)
+        if COVARIATES in protocol.baselines and not covariates:
+            message = "the baseline 'covariates' needs covariates=, columns of adata.obs such as ['age', 'sex']"
+            raise ValueError(message)
         return list(protocol.baselines)
     # without features and with unseen perturbations all are equally near; expression is no baseline of itself
-    idle = {NEAREST: not nearest, RAW: use_rep is None, MLP: use_rep is None and head == "mlp"}
+    idle = {
+        NEAREST: not nearest,
+        COVARIATES: not covariates,
+        RAW: use_rep is None,
+        MLP: use_rep is None and head == "mlp",
+    }
     return [name for name in BASELINES if not idle.get(name, False)]

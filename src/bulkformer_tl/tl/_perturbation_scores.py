@@ -31,13 +31,14 @@ def conditions(pairs: Pairs) -> tuple[pd.DataFrame, NDArray[np.intp]]:
     Returns
     -------
     A row per condition: codes of ``perturbation`` and ``unit``, ``dose`` (0 without) and ``n`` pairs; and the condition
-    of each pair, shape (M,).
+    of each pair, shape (M,), -1 for those of a reference.
     """
     doses = np.zeros(len(pairs.rows)) if pairs.doses is None else pairs.doses
-    table = pd.DataFrame({"perturbation": pairs.codes, "dose": doses, "unit": pairs.units})
+    own = pairs.own
+    table = pd.DataFrame({"perturbation": pairs.codes[own], "dose": doses[own], "unit": pairs.units[own]})
     grouped = table.groupby(["perturbation", "dose", "unit"], sort=True)
     found = grouped.size().rename("n").reset_index()
-    return found, np.asarray(grouped.ngroup(), dtype=np.intp)
+    return found, np.concatenate([np.full(pairs.n_reference, -1), grouped.ngroup()]).astype(np.intp)
 
 
 def score_responses(profiles: tuple[Numbers, Numbers], changes: tuple[Numbers, Numbers]) -> dict[str, Numbers]:

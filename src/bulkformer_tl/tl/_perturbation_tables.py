@@ -32,18 +32,21 @@ AXIS = "per_perturbation"
 def describe(adata: AnnData, study: Study, use_rep: str | None, n_conditions: int) -> dict[str, Any]:
     """Return what is known of the model, the numbers of everything, and the protocol, as plain values."""
     pairs = study.pairs
+    controls = [pairs.controls[i] for i in np.unique(pairs.control_of[pairs.own])]
     made = embedding_params(adata, use_rep)
     return {
         "model": str(made.get("model", "")),
         "checksum": str(made.get("checksum", "")),
         "pretraining_corpus": _corpus(made),
         "axis": AXIS,
-        "n": len(pairs.rows),
-        "n_perturbations": len(pairs.names),
+        "n": len(pairs.rows[pairs.own]),
+        "n_perturbations": len(np.unique(pairs.codes[pairs.own])),
         "n_conditions": n_conditions,
-        "n_held_out": len(pairs.unit_names),
-        "n_controls": len(np.unique(np.concatenate(pairs.controls))),
-        "n_control_sets": len(pairs.controls),
+        "n_held_out": len(np.unique(pairs.units[pairs.own])),
+        "n_controls": len(np.unique(np.concatenate(controls))),
+        "n_control_sets": len(controls),
+        "trained_on": "reference" if pairs.n_reference else "the other folds",
+        "n_reference": len(pairs.train) if pairs.n_reference else 0,
         "n_genes": len(study.profiles.genes),
         "n_sharing_one_control": _lifted(pairs),
         "features": study.features.kind,
@@ -59,7 +62,8 @@ def _lifted(pairs: Pairs) -> int:
 
 def mark_of(params: dict[str, Any], pairs: Pairs, features: NDArray[np.float64], folds: NDArray[np.intp]) -> str:
     """Hash what has to agree before rows of two runs may stand in one table."""
-    same = ("perturbation", "control", "match", "dose", "layer", "groups", "features", "n_genes", "baselines")
+    same = ["perturbation", "control", "match", "dose", "layer", "groups", "features", "n_genes", "baselines"]
+    same += ["covariates"]
     protocol = {name: value for name, value in params["protocol"].items() if name not in OF_HEAD}
     plain = {**{name: params[name] for name in same}, "protocol": protocol}
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
@@ -72,13 +76,13 @@ def tabulate_responses(
     study: Study, table: pd.DataFrame, found: Responses, params: dict[str, Any]
 ) -> dict[str, pd.DataFrame]:
     """Return scores, differences, and the scores of each condition."""
-    pairs = study.pairs
-    first = np.unique(pairs.units, return_index=True)[1]
+    pairs, own = study.pairs, study.pairs.own
+    first = np.unique(pairs.units[own], return_index=True)[1]
     scores, differences = compare_units(
         over_units(table, found.scores),
         axis=AXIS,
-        folds=found.folds[first],
-        n_samples=len(pairs.rows),
+        folds=found.folds[own][first],
+        n_samples=len(pairs.rows[own]),
         baselines=params["baselines"],
         protocol=study.protocol,
     )
@@ -129,7 +133,8 @@ def as_results(adata: AnnData, keys: ResponseKeys, study: Study, found: Response
     """Put profiles and changes where their samples and genes are, ``NaN`` elsewhere."""
     columns = adata.var_names.get_indexer(pd.Index(study.profiles.genes))
     profiles = np.full(adata.shape, np.nan, dtype=np.float32)
-    profiles[np.ix_(study.pairs.rows, columns)] = found.predicted
+    own = study.pairs.own
+    profiles[np.ix_(study.pairs.rows[own] - study.pairs.offset, columns)] = found.predicted[own]
     results = {keys.profiles: profiles}
     for slot, changes in ((keys.predicted, found.expected), (keys.measured, found.measured)):
         results[slot] = np.full((adata.n_vars, len(changes)), np.nan, dtype=np.float32)
