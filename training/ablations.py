@@ -47,6 +47,7 @@ LONG_STEPS = 2000
 LONG = (
     FULL,
     "G2 as published",
+    "G2 without mean correction",
     "G3 as published",
     "G3, deviations from gene means",
     "G3, low-rank context",

@@ -158,9 +158,10 @@ def embedded(
     return Embedded(network, materials, low_rank=low_rank)
 
 
-def paper(materials: Materials) -> Contestant:
-    """Build a small network of the second generation."""
-    network = PaperNetwork(PaperConfig(len(materials.factors.mean), WIDTH, heads=HEADS))
+def paper(materials: Materials, *, correct: bool = True) -> Contestant:
+    """Build a small network of the second generation, with its correction of the mean or without."""
+    config = PaperConfig(len(materials.factors.mean), WIDTH, heads=HEADS, mean_correction=correct)
+    network = PaperNetwork(config)
     return _published(network, materials)
 
 
@@ -252,6 +253,7 @@ VARIANTS: dict[str, Variant] = {
     "masks growing to 90 %": Variant(embedded, growing),
     **{f"width {width}": Variant(partial(embedded, width=width)) for width in WIDTHS if width != WIDTH},
     "G2 as published": Variant(paper),
+    "G2 without mean correction": Variant(partial(paper, correct=False)),
     "G3 as published": Variant(latest),
     "G3, deviations from gene means": Variant(partial(latest_residual, low_rank=False)),
     "G3, low-rank context": Variant(latest_residual),

@@ -101,9 +101,9 @@ class PretrainConfig:
     network
         Sizes, as :class:`~bulkformer_tl.models.BulkFormer` names them in ``model.config``; what is not given has the
         family's default. The second generation needs at least ``dim``. Empty when training goes on from a checkpoint.
-        A new network of the second generation has ``mean_correction=False``: the authors' correction of predictions
-        takes the mean prediction of all observed genes, so that with it every gene has to go through the last layer
-        and the head, and a step saves little. A checkpoint keeps its own setting.
+        ``{"mean_correction": False}`` leaves out the authors' correction of the second generation's predictions by
+        the mean error of the observed genes, for which every gene has to go through the last layer and the head: steps
+        are faster, and more of them are needed. A checkpoint keeps its own setting.
     objective
         ``"mse"``, or ``"gaussian_nll"``, which also learns each prediction's standard deviation.
     masking

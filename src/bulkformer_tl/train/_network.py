@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How networks that are drawn anew differ from the published ones; see ``PretrainConfig.network``.
-FRESH: dict[str, dict[str, Any]] = {"g2": {"mean_correction": False}, "g3": {}}
-
 
 def as_graph(graph: tuple[Any, Any] | str | Path, family: str, n_genes: int) -> tuple[Tensor, Tensor]:
     """Return edges (2, E), in the family's own order of rows, and weights (E,) as tensors, checked.
@@ -103,7 +100,7 @@ def make_network(
     ValueError
         If sizes are unknown or missing.
     """
-    sizes = {**FRESH[config.family], **config.network} if start is None else asdict(start.config)
+    sizes = dict(config.network) if start is None else asdict(start.config)
     network_config = make_config(config.family, {**sizes, "n_genes": len(vocabulary), **objective.network})
     heads = getattr(network_config, "heads", 1)
     refuse_unless(
