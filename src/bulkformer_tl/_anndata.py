@@ -138,6 +138,40 @@ def row_blocks(matrix: Any, *, dtype: Any = np.float32, size: int = BLOCK_ROWS) 
         yield rows, dense_rows(matrix, rows, dtype)
 
 
+def sparse_blocks(matrix: Any, *, size: int = BLOCK_ROWS) -> Iterator[tuple[slice, sp.csr_array]]:
+    """Yield consecutive blocks of rows, sparse and in the matrix' own dtype; CSR in memory is not copied.
+
+    Parameters
+    ----------
+    matrix
+        Shape (N, G); dense, CSR, CSC, backed, dask or zarr.
+    size
+        Rows of a block.
+
+    Yields
+    ------
+    The slice of rows, and the block of shape (rows, G) with each entry once; not to be written to.
+    """
+    if getattr(matrix, "format", None) == "csc":
+        matrix = (matrix.to_memory() if hasattr(matrix, "to_memory") else matrix).tocsr()
+    if sp.issparse(matrix) and not (matrix.format == "csr" and matrix.has_canonical_format):
+        matrix = sp.csr_array(matrix, copy=True)
+        matrix.sum_duplicates()
+    for start in range(0, matrix.shape[0], size):
+        rows = slice(start, min(start + size, matrix.shape[0]))
+        block: Any
+        if sp.issparse(matrix):
+            own = matrix.indptr[rows.start : rows.stop + 1]
+            entries = slice(own[0], own[-1])
+            parts = (matrix.data[entries], matrix.indices[entries], own - own[0])
+            block = sp.csr_array(parts, shape=(rows.stop - rows.start, matrix.shape[1]))
+        else:
+            block = matrix[rows]
+            block = sp.csr_array(block.compute() if hasattr(block, "compute") else block)
+            block.sum_duplicates()
+        yield rows, block
+
+
 def copied(adata: AnnData) -> AnnData:
     """Return a copy in memory, also of a backed object."""
     return adata.to_memory() if adata.isbacked else adata.copy()

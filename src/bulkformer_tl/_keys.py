@@ -14,6 +14,8 @@ BIOMARKERS = "biomarkers"
 GENE_SCORES = "gene_scores"
 HIDDEN = "hidden"
 LOG_TPM = "log_tpm"
+RANK = "rank"
+BINNED = "binned"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,44 @@ class LogTpmKeys:
     def layer(self) -> str:
         """Expression, ln(TPM+1)."""
         return f"layers/{self.key}"
+
+
+@dataclass(frozen=True)
+class RankKeys:
+    """Slots of :func:`bulkformer_tl.pp.rank_value_encode`."""
+
+    key: str = RANK
+
+    @property
+    def tokens(self) -> str:
+        """Tokens in the order of their rank, padded."""
+        return f"obsm/{self.key}_tokens"
+
+    @property
+    def length(self) -> str:
+        """Number of tokens."""
+        return f"obs/{self.key}_length"
+
+    @property
+    def truncated(self) -> str:
+        """Share of the genes above zero that the context cut off."""
+        return f"obs/{self.key}_truncated"
+
+
+@dataclass(frozen=True)
+class BinKeys:
+    """Slots of :func:`bulkformer_tl.pp.bin_expression`."""
+
+    key: str = BINNED
+
+    @property
+    def layer(self) -> str:
+        """Bins."""
+        return f"layers/{self.key}"
+
+    def external(self, container: str, name: str) -> str:
+        """Codes of an external token."""
+        return f"{container}/{self.key}_{name}"
 
 
 @dataclass(frozen=True)

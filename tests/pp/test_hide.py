@@ -103,3 +103,21 @@ def test_bad_arguments(adata):
     adata.layers["hidden"] = np.zeros(adata.shape)
     with pytest.raises(ValueError, match="pass another key_added"):
         bf.pp.hide(adata)
+
+
+def test_share_of_marks_on_zeros(adata):
+    bf.pp.hide(adata, fraction=0.3, nonzero=0.8)
+    hidden, measured = adata.layers["hidden"], ~np.isnan(adata.X)
+    wanted = np.trunc(measured.sum(axis=1) * 0.3)
+    zeros = (adata.X == 0).sum(axis=1)
+    np.testing.assert_array_equal((hidden & (adata.X > 0)).sum(axis=1), np.trunc(wanted * 0.8))
+    np.testing.assert_array_equal(
+        (hidden & (adata.X == 0)).sum(axis=1), np.minimum(np.trunc(wanted * (1 - 0.8)), zeros)
+    )
+    assert adata.uns["hidden"]["params"]["nonzero"] == 0.8
+
+
+@pytest.mark.parametrize("options", [{"nonzero": 1.2}, {"nonzero": 0.5, "by": "gene"}])
+def test_share_on_zeros_is_refused(adata, options):
+    with pytest.raises(ValueError, match="nonzero is a share from 0 to 1 of the marks by='entry'"):
+        bf.pp.hide(adata, **options)

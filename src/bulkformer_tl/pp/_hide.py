@@ -8,7 +8,7 @@ import numpy as np
 
 from bulkformer_tl._anndata import check_slots, copied, gene_mask, get_matrix, row_blocks, write_results
 from bulkformer_tl._keys import HIDDEN
-from bulkformer_tl.encodings import hide_share
+from bulkformer_tl.encodings import hide_balanced, hide_share
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,6 +24,7 @@ def hide(
     layer: str | None = None,
     by: By = "entry",
     mask_var: NDArray[np.bool_] | str | None = None,
+    nonzero: float | None = None,
     rng: int | np.random.Generator | None = 0,
     key_added: str = HIDDEN,
     copy: bool = False,
@@ -46,6 +47,10 @@ def hide(
         them would.
     mask_var
         Genes that may be marked, as a boolean array or the name of a boolean ``var`` column. ``None`` means all.
+    nonzero
+        Share of each sample's marks that falls on values that are not zero, as in the masks (m, p) of BioFormers with
+        ``fraction`` as m and this as p: numbers are truncated, and what zeros or others lack is not made up for.
+        ``None`` draws among all alike.
     rng
         Seed or generator. The result does not depend on how the data are stored.
     key_added
@@ -60,12 +65,13 @@ def hide(
     ``adata.layers[key_added]`` : :class:`numpy.ndarray` (shape ``(n_obs, n_vars)``, dtype ``bool``)
         The marks: the fraction of what is measured, rounded, but never all of it.
     ``adata.uns[key_added]["params"]`` : :class:`dict`
-        Fraction, layer, ``by``, seed, number of marks.
+        Fraction, layer, ``by``, ``nonzero``, seed, number of marks.
 
     Raises
     ------
     ValueError
-        If the fraction is not between 0 and 1, or so small that nothing is marked; or ``key_added`` is taken.
+        If a share is not between 0 and 1, ``nonzero`` is given for whole genes, the fraction is so small that nothing
+        is marked; or ``key_added`` is taken.
     KeyError
         If the layer or the ``var`` column does not exist.
 
@@ -83,23 +89,32 @@ def hide(
     if not 0 < fraction < 1:
         message = f"fraction must lie between 0 and 1, found {fraction}"
         raise ValueError(message)
+    if nonzero is not None and (by != "entry" or not 0 <= nonzero <= 1):
+        message = f"nonzero is a share from 0 to 1 of the marks by='entry', found {nonzero} with by={by!r}"
+        raise ValueError(message)
     slot = f"layers/{key_added}"
     matrix = get_matrix(adata, layer)
     check_slots(adata, key_added, [slot])
     allowed = gene_mask(adata, mask_var)
-    measured = np.empty(matrix.shape, dtype=bool)
-    for rows, block in row_blocks(matrix, dtype=np.float64):
-        measured[rows] = ~np.isnan(block) if allowed is None else ~np.isnan(block) & allowed
     generator = np.random.default_rng(rng)
+    marks = np.empty(matrix.shape, dtype=bool)
+    for rows, block in row_blocks(matrix, dtype=np.float64):
+        if allowed is not None:
+            block[:, ~allowed] = np.nan
+        if by == "gene":
+            marks[rows] = ~np.isnan(block)
+        elif nonzero is None:
+            marks[rows] = [hide_share(~np.isnan(sample), fraction, generator) for sample in block]
+        else:
+            marks[rows] = [hide_balanced(sample, fraction, nonzero, generator) for sample in block]
     if by == "gene":
-        marks = measured & hide_share(measured.any(axis=0), fraction, generator)
-    else:
-        marks = np.stack([hide_share(sample, fraction, generator) for sample in measured])
+        marks &= hide_share(marks.any(axis=0), fraction, generator)
     if not marks.any():
         message = f"a fraction of {fraction} of what is measured is less than one entry; pass a larger one"
         raise ValueError(message)
     params: dict[str, Any] = {"fraction": float(fraction), "by": by, "n_hidden": int(marks.sum())}
     params |= {} if layer is None else {"layer": layer}
+    params |= {} if nonzero is None else {"nonzero": float(nonzero)}
     params |= {"rng": int(rng)} if isinstance(rng, int | np.integer) else {}
     target = copied(adata) if copy else adata
     write_results(target, key_added, {slot: marks}, params)
