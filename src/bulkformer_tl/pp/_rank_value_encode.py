@@ -131,10 +131,12 @@ def rank_value_encode(
     names = resolve_identifiers(adata, identifiers, layer)
     places = vocabulary.places_of(adata.var_names, names)
     sizes = library_sizes(adata, library_size)
-    ranked, detected = _rank(matrix, places, vocabulary, sizes, length=context - n_ends, look=Look(from_tpm=from_tpm))
-    table, lengths = _lay_out(ranked, vocabulary, ends=bool(n_ends))
+    look = Look(from_tpm=from_tpm)
+    table, kept, detected = _rank(
+        matrix, places, vocabulary, sizes, length=context - n_ends, ends=n_ends // 2, look=look
+    )
     _warn_empty(adata, detected)
-    kept = lengths - np.where(lengths > 0, n_ends, 0)
+    lengths = np.where(kept > 0, kept + n_ends, 0).astype(np.int32)
     params: dict[str, Any] = {
         "encoding": version,
         "max_length": context,
@@ -149,7 +151,7 @@ def rank_value_encode(
     }
     target = copied(adata) if copy else adata
     results = {
-        keys.tokens: table,
+        keys.tokens: table[:, : lengths.max()].copy() if lengths.max() < table.shape[1] else table,
         keys.length: lengths,
         keys.truncated: (1 - kept / np.maximum(detected, 1)).astype(np.float32) * (detected > 0),
     }
@@ -182,53 +184,44 @@ def _rank(
     sizes: NDArray[np.float64] | None,
     *,
     length: int,
+    ends: int,
     look: Look,
-) -> tuple[list[NDArray[np.int32]], NDArray[np.int64]]:
-    """Return the tokens of each sample's first genes, and how many genes it has above zero."""
-    several = len(np.unique(places[places >= 0])) < int((places >= 0).sum())
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """Return tokens, padded, with specials at both ends; and how many genes each sample kept and has above zero."""
+    genes = np.unique(places[places >= 0])
+    several = len(genes) < int((places >= 0).sum())
     of_gene = _adding(places, len(vocabulary.ids)) if several else None
     table = RankTable(vocabulary.medians, vocabulary.tokens)
     if not several:
         medians = np.where(places >= 0, vocabulary.medians[places], np.inf)
         table = RankTable(medians, vocabulary.tokens[places])
-    ranked: list[NDArray[np.int32]] = []
-    detected = np.zeros(matrix.shape[0], dtype=np.int64)
+    tokens = np.full((matrix.shape[0], min(length, len(genes)) + 2 * ends), vocabulary.specials[PAD], dtype=np.int32)
+    kept, detected = np.zeros((2, matrix.shape[0]), dtype=np.int64)
     with Progress(matrix.shape[0], "rank_value_encode") as progress:
         for rows, found in sparse_blocks(matrix, size=BLOCK):
             block, totals = look.take(found)
             totals = totals if sizes is None else sizes[rows]
             block = block if of_gene is None else sp.csr_array(block.astype(np.float64) @ of_gene)
-            for i, total in enumerate(totals):
-                entries = slice(block.indptr[i], block.indptr[i + 1])
-                counts, columns = block.data[entries], block.indices[entries]
+            starts = block.indptr.tolist()
+            for i, (row, total) in enumerate(zip(range(rows.start, rows.stop), totals.tolist(), strict=True)):
+                counts, columns = block.data[starts[i] : starts[i + 1]], block.indices[starts[i] : starts[i + 1]]
                 # a sample of zeros has no library
-                first, n = rank_genes(counts, columns, table, total=total or 1.0, length=length)
-                ranked.append(first)
-                detected[rows.start + i] = n
+                first, detected[row] = rank_genes(counts, columns, table, total=total or 1.0, length=length)
+                kept[row] = len(first)
+                tokens[row, ends : ends + len(first)] = first
             progress.update(rows.stop - rows.start)
     look.judge()
-    return ranked, detected
+    if ends:
+        filled = np.flatnonzero(kept)
+        tokens[filled, 0] = vocabulary.specials[CLS]
+        tokens[filled, kept[filled] + 1] = vocabulary.specials[EOS]
+    return tokens, kept, detected
 
 
 def _adding(places: NDArray[np.int64], n_genes: int) -> sp.csr_array:
     """Return the matrix that adds the columns of each gene, shape (n_vars, G)."""
     columns = np.flatnonzero(places >= 0)
     return sp.csr_array((np.ones(len(columns)), (columns, places[columns])), shape=(len(places), n_genes))
-
-
-def _lay_out(
-    ranked: list[NDArray[np.int32]], vocabulary: RankVocabulary, *, ends: bool
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return tokens, padded, and their number."""
-    sizes = np.array([len(own) for own in ranked])
-    lengths = np.where(sizes > 0, sizes + 2 * ends, 0).astype(np.int32)
-    table = np.full((len(ranked), int(lengths.max())), vocabulary.specials[PAD], dtype=np.int32)
-    for row, own, size in zip(table, ranked, lengths, strict=True):
-        if size:
-            row[int(ends) : size - int(ends)] = own
-        if size and ends:
-            row[0], row[size - 1] = vocabulary.specials[CLS], vocabulary.specials[EOS]
-    return table, lengths
 
 
 def _warn_empty(adata: AnnData, detected: NDArray[np.int64]) -> None:
