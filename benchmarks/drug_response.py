@@ -33,8 +33,9 @@ CLASSES = (("auroc", "per_drug"), ("brier", "per_drug"), ("auroc", "per_line"), 
 HEADER = """# Drug response
 
 Made by `nox -s bench -- benchmarks/drug_response.py`. A ridge regression per drug on each representation, on all genes
-(*raw*) and on 50 principal components (*pca*), and for new drugs a second one on their Morgan fingerprints; everything
-is fitted inside the folds. Intervals are 95 % bootstrap intervals over what is new: lines, drugs, or both.
+(*raw*), on 50 principal components (*pca*) and, of xenografts, on the type of the tumour (*covariates*), and for new
+drugs a second one on their Morgan fingerprints; everything is fitted inside the folds. Intervals are 95 % bootstrap
+intervals over what is new: lines, drugs, or both.
 
 **Read the first column.** Scores *per drug* compare lines under one drug; *per line* and *global* ones mostly say that
 potent drugs are potent, which the mean of each drug over other lines (*drug_mean*) knows without looking at the line.
@@ -139,14 +140,14 @@ QUESTIONS = [
         "Xenografts: is growth controlled?",
         "PDX Encyclopedia, published mRECIST other than progressive disease from the start, five folds over models",
         lambda folder: pdxe(folder, "controlled"),
-        {"unseen": "line"},
+        {"unseen": "line", "covariates": ["tumor_type"]},
         CLASSES,
     ),
     Question(
         "Xenografts: best average response",
         "PDX Encyclopedia, change of the tumour's volume in per cent (published), five folds over models",
         lambda folder: pdxe(folder, "best_avg_response_published"),
-        {"unseen": "line"},
+        {"unseen": "line", "covariates": ["tumor_type"]},
     ),
 ]
 
