@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bulkformer_tl.models._bulkformer import BulkFormer, Encoded
 from bulkformer_tl.models._bundle import convert
+from bulkformer_tl.models._engine_options import EngineOptions
 from bulkformer_tl.models._load import load
 from bulkformer_tl.registry import available, download
 
-__all__ = ["BulkFormer", "Encoded", "available", "convert", "download", "load"]
+__all__ = ["BulkFormer", "Encoded", "EngineOptions", "available", "convert", "download", "load"]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from bulkformer_tl._settings import settings
+from bulkformer_tl.models import _reference
+from bulkformer_tl.models._engine import Engine
+from bulkformer_tl.models._engine_options import EngineOptions, check_options
 from bulkformer_tl.models._graph import check_graph
-from bulkformer_tl.models._pooling import Pooling, pool
+from bulkformer_tl.models._machine import no_idle_threads
 from bulkformer_tl.models._request import Request, check_request, check_values
 
 if TYPE_CHECKING:
@@ -121,6 +125,9 @@ class BulkFormer:
         self.pooling_observed_only = pooling_observed_only
         self.trained_missing = trained_missing
         self.protein: Tensor | None = None
+        #: How it computes; ``None`` takes the fast way in the precision of :attr:`bulkformer_tl.settings.precision`.
+        self.engine: EngineOptions | None = None
+        self._prepared: Engine | None = None
         self.checksum = checksum or state_checksum(network)
         self.provenance = provenance or {}
 
@@ -128,6 +135,15 @@ class BulkFormer:
         """Name, family, sizes and checksum."""
         size = f"{len(self.vocabulary):,} genes, D={self.width}"
         return f"BulkFormer({self.name!r}, {self.family}, {size}, {self.checksum[:12]})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made of the weights: a copy, or a worker, makes its own."""
+        return {**self.__dict__, "_prepared": None}
+
+    @property
+    def options(self) -> EngineOptions:
+        """How it computes now."""
+        return self.engine or EngineOptions(precision=settings.precision)
 
     @property
     def config(self) -> Any:
@@ -211,8 +227,8 @@ class BulkFormer:
     ) -> Encoded:
         """Run the network on samples.
 
-        On the CPU samples go one at a time, so that the numbers do not depend on the batch or its order; on other
-        devices ``batch_size`` go at once.
+        Samples go through one at a time, so that the numbers do not depend on the batch or its order. How they are
+        computed, ``model.engine`` says; the default is the fast way in float32.
 
         Parameters
         ----------
@@ -235,7 +251,8 @@ class BulkFormer:
         protein
             Append the rows of the protein table to gene vectors.
         batch_size
-            Samples per forward pass off the CPU; ``None`` takes :attr:`bulkformer_tl.settings.batch_size`.
+            Samples that are sent to a device other than the CPU at a time; with ``EngineOptions(reference=True)`` they
+            also go through the network at once there. ``None`` takes :attr:`bulkformer_tl.settings.batch_size`.
         progress
             Called with the number of samples after each forward pass.
 
@@ -247,7 +264,8 @@ class BulkFormer:
         ------
         ValueError
             If the values are not (N, G), not ln(TPM+1), or a sample has no observed gene (among those to pool over);
-            if genes repeat or do not exist; if an output, a pooling or summary columns do not exist in this model.
+            if genes repeat or do not exist; if an output, a pooling or summary columns do not exist in this model; if
+            the device does not have the precision.
         TypeError
             If the values are not floating.
         """
@@ -262,59 +280,51 @@ class BulkFormer:
             protein=protein,
         )
         x, observed = check_values(self, values, request)
+        check_options(self.options, self.device)
         step = _samples_at_once(self.device, batch_size)
         parts = []
-        for start in range(0, len(x), step):
-            rows = slice(start, start + step)
-            # a copy, because at the odd address of a row within a matrix products round differently
-            block = x[rows].to(self.device, copy=True)
-            parts.append(self._run(block, observed[rows].to(self.device), request))
-            if progress is not None:
-                progress(len(x[rows]))
+        with no_idle_threads():
+            for start in range(0, len(x), step):
+                rows = slice(start, start + step)
+                # a copy, because at the odd address of a row within a matrix products round differently
+                block = x[rows].to(self.device, copy=True)
+                parts.append(self._run(block, observed[rows].to(self.device), request))
+                if progress is not None:
+                    progress(len(x[rows]))
         return _join(parts)
 
     @torch.inference_mode()
     def _run(self, values: Tensor, observed: Tensor, request: Request) -> Encoded:
-        network = self.network
-        if request.outputs == {"pooled"} and not request.pools:
-            return Encoded(pooled=network.sample_vector(values, observed).float().cpu())
-        hidden = network(values, observed)
-        summaries = network.summaries(values, observed) if request.summary_columns else None
-        result = Encoded()
-        if "pooled" in request.outputs:
-            if request.pools:
-                pooled = _pool(hidden, observed, summaries, request)
-            else:
-                pooled = network.sample_vector(values, observed)
-            result = replace(result, pooled=pooled.float().cpu())
-        if "genes" in request.outputs:
-            chosen = hidden if request.genes is None else hidden[:, request.genes.to(hidden.device)]
-            if summaries is not None:
-                chosen = torch.cat([chosen, summaries[:, None].expand(-1, chosen.shape[1], -1)], dim=-1)
-            chosen = chosen.float().cpu()
-            if request.protein and self.protein is not None:
-                table = self.protein if request.genes is None else self.protein[request.genes]
-                chosen = torch.cat([chosen, table.expand(len(chosen), -1, -1)], dim=-1)
-            result = replace(result, genes=chosen)
-        if "expression" in request.outputs:
-            result = replace(result, expression=network.predict(hidden, values, observed).float().cpu())
-        if "deviation" in request.outputs:
-            result = replace(result, deviation=network.deviation(hidden, values, observed).float().cpu())
-        return result
+        network, engine = self.network, self._find_engine()
+        found: dict[str, Tensor] = {}
+        if request.outputs != {"pooled"} or request.pools:
+            compute = partial(_reference.compute, network) if engine is None else engine.compute
+            found = compute(values, observed, request)
+        if "pooled" in request.outputs and not request.pools:
+            found["pooled"] = network.sample_vector(values, observed)
+        if request.summary_columns:
+            summaries = network.summaries(values, observed)
+            if "pooled" in found:
+                added = summaries * (3 if request.pooling == "all" else 1)
+                found["pooled"] = torch.cat([found["pooled"], added], dim=1)
+            if "genes" in found:
+                added = summaries[:, None].expand(-1, found["genes"].shape[1], -1)
+                found["genes"] = torch.cat([found["genes"], added], dim=-1)
+        found = {name: tensor.float().cpu() for name, tensor in found.items()}
+        if "genes" in found and request.protein and self.protein is not None:
+            table = self.protein if request.genes is None else self.protein[request.genes]
+            found["genes"] = torch.cat([found["genes"], table.expand(len(values), -1, -1)], dim=-1)
+        return Encoded(**found)
 
-
-def _pool(hidden: Tensor, observed: Tensor, summaries: Tensor | None, request: Request) -> Tensor:
-    wanted = request.pool_mask(observed)
-    # selecting by a full mask would copy all vectors for nothing
-    full = bool(wanted.all())
-    rows = [
-        pool(vectors if full else vectors[mask], cast("Pooling", request.pooling))
-        for vectors, mask in zip(hidden, wanted, strict=True)
-    ]
-    pooled = torch.stack(rows)
-    if summaries is None:
-        return pooled
-    return torch.cat([pooled, summaries * (3 if request.pooling == "all" else 1)], dim=1)
+    def _find_engine(self) -> Engine | None:
+        options = self.options
+        if options.reference:
+            return None
+        if self._prepared is None or not self._prepared.is_of(self.network, options):
+            # drop the old one first, so that there are never two
+            self._prepared = None
+            self._prepared = Engine.make(self.network, options)
+        return self._prepared
 
 
 def _samples_at_once(device: torch.device, batch_size: int | None) -> int:

@@ -126,14 +126,23 @@ class MiniNetwork(Encoder):
 
     def forward(self, values: Tensor, observed: Tensor) -> Tensor:
         """Return gene vectors (N, G, D) of samples (N, G)."""
+        return self._join(*self.tokens(values, observed))
+
+    def tokens(self, values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what enters the encoder, (N, G, context), and the two columns before its vectors, (N, G, 2)."""
         mean, gap, spread = self.linear(values, observed)
-        return self.contextualise(values, observed, mean + self.neighbour_share * gap, gap, spread)
+        return self._tokens(values, observed, mean + self.neighbour_share * gap, gap, spread)
 
     def contextualise(self, values: Tensor, observed: Tensor, mean: Tensor, gap: Tensor, spread: Tensor) -> Tensor:
         """Return gene vectors (N, G, D) given what linear models say of the samples.
 
         Training passes predictions of models that were fitted without the samples' study.
         """
+        return self._join(*self._tokens(values, observed, mean, gap, spread))
+
+    def _tokens(
+        self, values: Tensor, observed: Tensor, mean: Tensor, gap: Tensor, spread: Tensor
+    ) -> tuple[Tensor, Tensor]:
         deviation = (self.unseen + spread).sqrt()
         residual = torch.where(observed, (values - mean) / deviation, 0.0)
         share = observed.float().mean(dim=1, keepdim=True)
@@ -144,8 +153,10 @@ class MiniNetwork(Encoder):
         signals = [mean - self.factors.mean, gap, deviation.log(), residual, observed.float()]
         signal = self.signal(torch.stack(signals, dim=-1))
         tokens = self.gene_table() + self.value_encoding(values, observed) + signal + whole[:, None]
-        context = self.norm(self.block(tokens, self.adjacency()))
-        return torch.cat([mean[..., None], deviation.log()[..., None], context], dim=-1)
+        return tokens, torch.stack([mean, deviation.log()], dim=-1)
+
+    def _join(self, tokens: Tensor, columns: Tensor) -> Tensor:
+        return torch.cat([columns, self.norm(self.block(tokens, self.adjacency()))], dim=-1)
 
     def sample_vector(self, values: Tensor, observed: Tensor) -> Tensor:
         """Return the leading factor scores, (N, n_scores), in units of ln(TPM+1), ordered by variance.

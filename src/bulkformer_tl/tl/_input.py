@@ -136,6 +136,7 @@ def prepare(
         "n_found": match.n_found,
         "coverage": match.coverage,
         "device": str(loaded.device),
+        "precision": loaded.options.precision,
     }
     return ModelInput(loaded, matrix, match, hidden, params)
 

@@ -1,0 +1,127 @@
+"""Attention by positive random features (FAVOR+) without gradients, over blocks of genes.
+
+Performer's features of a vector x (E,) under projections P (M, E) are ``exp(P x' - |x'|^2 / 2 - s) + 1e-4``, up to a
+factor that cancels, with ``x' = x / E^(1/4)`` and a stabiliser s: for a query the maximum of its ``P x'``, for keys the
+maximum over all genes and features. Three things make the same numbers cheap:
+
+- Sums over keys add up in any grouping, so genes come in blocks. The maximum is known at the end only: a running
+  maximum takes its place, and what was summed before is scaled down whenever it grows.
+- The exponential of a sum is a product. What belongs to a gene as a whole, ``exp(-|x'|^2 / 2 - s)``, is multiplied to
+  its value, E + 1 wide, and to what a query reads, instead of being subtracted from its M exponents; and the small
+  constant, whose share is a sum over values alone, is added at the end.
+- The stabiliser keeps exponentials from overflowing. By the inequality of Cauchy and Schwarz no exponent is larger than
+  ``|x'|`` times the longest projection. Where that is below ``SAFE``, ``exp(P x')`` is taken as it is, and s, which
+  still weighs the small constant, is the logarithm of the largest.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bulkformer_tl.models._linear_attention import EPSILON, TINY
+
+if TYPE_CHECKING:
+    from bulkformer_tl.models._engine_options import EngineOptions
+    from bulkformer_tl.models._products import Operation
+
+#: Exponents up to here need no stabiliser: neither they, nor their products, leave float32, or become denormal.
+SAFE = 40.0
+
+
+class RandomFeatures:
+    """The feature map of a layer.
+
+    Parameters
+    ----------
+    projection
+        Random projections P, (M, E).
+    options
+        Precision of products, and whether the stabiliser may be left out.
+    """
+
+    def __init__(self, projection: Tensor, options: EngineOptions) -> None:
+        self.scale = projection.shape[1] ** -0.25
+        # float16 has no room for sums over all genes
+        self.dtype = torch.float32 if options.dtype == torch.float16 else options.dtype
+        self.projection = (self.scale * projection).T.to(self.dtype).contiguous()
+        self.longest = float(projection.norm(dim=1).max())
+        # to look at the bound is cheap where the processor itself waits for it
+        self.unshifted = options.unshifted and projection.device.type == "cpu"
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take vectors x (H, T, E) apart.
+
+        Returns
+        -------
+        ``exp(P x' - r)`` (H, T, M); the logarithm ``r - |x'|^2 / 2`` of the factor that it lacks (H, T, 1), with r zero
+        or the maximum; and that maximum of ``P x'`` (H, T, 1). The last two are float32.
+        """
+        exponents = (x.flatten(0, 1) @ self.projection).view(*x.shape[:2], -1)
+        half = x.float().square_().sum(dim=-1, keepdim=True).mul_(self.scale**2 / 2)
+        if self.unshifted and self.longest * math.sqrt(2 * float(half.max())) < SAFE:
+            if self.dtype == torch.bfloat16:
+                # of positive numbers the largest has the largest bits, which is found faster
+                grown = exponents.exp_()
+                top = grown.view(torch.int16).amax(dim=-1, keepdim=True).view(torch.bfloat16).float().log_()
+                return grown, half.neg_(), top
+            top = exponents.amax(dim=-1, keepdim=True)
+            return exponents.exp_(), half.neg_(), top
+        exponents = exponents.float()
+        top = exponents.amax(dim=-1, keepdim=True)
+        # denormal numbers are slow, and too small to be seen beside the small constant
+        grown = exponents.sub_(top).exp_().clamp_(min=TINY).to(self.dtype)
+        return grown, top - half, top
+
+
+class KeyValueSums:
+    """Sums over genes of features times values: all that queries need of keys and values.
+
+    Parameters
+    ----------
+    features
+        Feature map of the layer.
+    heads, width
+        Heads H, and the width E of each.
+    """
+
+    def __init__(self, features: RandomFeatures, heads: int, width: int) -> None:
+        self.features = features
+        make = features.projection.new_zeros
+        # the last column sums the features alone
+        self.sums = make((heads, features.projection.shape[1], width + 1), dtype=torch.float32)
+        self.total = make((heads, 1, width + 1), dtype=torch.float32)
+        self.top = make((heads, 1, 1), dtype=torch.float32).fill_(-torch.inf)
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        """Add genes, (H, T, E) each."""
+        grown, lacking, top = self.features(keys)
+        larger = torch.maximum(self.top, top.amax(dim=1, keepdim=True))
+        self.sums.mul_((self.top - larger).exp_())
+        self.top = larger
+        wide = torch.cat([values.float(), values.new_ones(*values.shape[:-1], 1, dtype=torch.float32)], dim=-1)
+        self.total += wide.sum(dim=1, keepdim=True)
+        weighted = wide.mul_((lacking - larger).exp_().clamp_(min=TINY)).to(grown.dtype)
+        if grown.dtype == torch.float32:
+            self.sums.baddbmm_(grown.mT, weighted)
+        else:
+            self.sums += grown.mT @ weighted
+
+    def finish(self, out: Operation) -> None:
+        """Add the share of the small constant, once all genes are in, and take what is common to all queries out."""
+        self.sums.add_(self.total, alpha=EPSILON)
+        self.constant = EPSILON * self.sums.sum(dim=1, keepdim=True)
+        self.lowered = self.sums.to(self.features.dtype)
+        #: What queries read that find all features alike, (H, 1, E), and what the layer makes of it, (D,).
+        self.common = self.constant[..., :-1] / self.constant[..., -1:]
+        self.shared = out(self.common.flatten())
+
+    def read(self, queries: Tensor) -> Tensor:
+        """Return by how much what queries (H, T, E) read differs from ``common``, (H, T, E), float32."""
+        grown, lacking, top = self.features(queries)
+        wide = (grown @ self.lowered).float().mul_((lacking - top).exp_().clamp_(min=TINY)).add_(self.constant)
+        read: Tensor = wide[..., :-1] / wide[..., -1:]
+        return read.sub_(self.common)
