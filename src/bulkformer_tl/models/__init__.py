@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from bulkformer_tl.models._binning import Binning
+from bulkformer_tl.models._bioformer_files import load_bioformers
+from bulkformer_tl.models._bioformer_model import BioFormer
 from bulkformer_tl.models._bulkformer import BulkFormer, Encoded
 from bulkformer_tl.models._bundle import convert
 from bulkformer_tl.models._engine_options import EngineOptions
 from bulkformer_tl.models._load import load
 from bulkformer_tl.registry import available, download
 
-__all__ = ["BulkFormer", "Encoded", "EngineOptions", "available", "convert", "download", "load"]
+__all__ = [
+    "Binning",
+    "BioFormer",
+    "BulkFormer",
+    "Encoded",
+    "EngineOptions",
+    "available",
+    "convert",
+    "download",
+    "load",
+    "load_bioformers",
+]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bulkformer_tl._settings import settings
 from bulkformer_tl.models import _reference
+from bulkformer_tl.models._device import choose_device
 from bulkformer_tl.models._engine import Engine
 from bulkformer_tl.models._engine_options import EngineOptions, check_options
 from bulkformer_tl.models._graph import check_graph
@@ -178,10 +179,7 @@ class BulkFormer:
         -------
         The same model.
         """
-        name = settings.device if device is None else device
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        self.network.to(name)
+        self.network.to(choose_device(device))
         return self
 
     def set_protein(self, table: Tensor) -> None:

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from bulkformer_tl._unfinished import replacing
 from bulkformer_tl._vocabulary import GeneVocabulary
+from bulkformer_tl.models._bioformer_model import BioFormer, binnings_as_plain
 from bulkformer_tl.models._bulkformer import BulkFormer
-from bulkformer_tl.models._families import make_config
+from bulkformer_tl.models._families import BINNED, make_config
 from bulkformer_tl.models._files import read_json, read_tensors, require_file, sha256, verify_manifest
 from bulkformer_tl.models._state import build
 
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _FORMAT = "bulkformer_tl bundle 1"
-_FILES = {"config.json", "model.safetensors", "genes.csv", "graph.safetensors", "README.md"}
+_FILES = {"config.json", "model.safetensors", "genes.csv", "README.md"}
+_GRAPH = "graph.safetensors"
 #: What a bundle says of a model beside its network's sizes.
 _FACTS = ("name", "family", "denominator", "default_pooling", "pooling_observed_only", "trained_missing")
+#: The same of models that read bins.
+_BINNED_FACTS = ("name", "family", "trained_missing")
 
 
 def convert(
-    model: BulkFormer,
+    model: BulkFormer | BioFormer,
     folder: str | Path,
     *,
     dtype: Literal["float32", "float16", "bfloat16"] | None = None,
@@ -39,9 +43,9 @@ def convert(
 ) -> Path:
     """Write a model as a bundle that :func:`bulkformer_tl.models.load` reads.
 
-    A bundle holds ``config.json``, ``model.safetensors`` (every tensor once), ``genes.csv``, ``graph.safetensors``,
-    ``README.md`` and ``manifest.json`` with the size and SHA-256 of each and where they came from. It is written beside
-    its place and moved there when complete.
+    A bundle holds ``config.json``, ``model.safetensors`` (every tensor once), ``genes.csv``, ``graph.safetensors``
+    (where the model has a graph), ``README.md`` and ``manifest.json`` with the size and SHA-256 of each and where they
+    came from. It is written beside its place and moved there when complete.
 
     Parameters
     ----------
@@ -82,25 +86,33 @@ def convert(
     return target
 
 
-def _write(model: BulkFormer, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
+def _write(model: BulkFormer | BioFormer, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
     state = {name: _stored(tensor, dtype) for name, tensor in model.network.state_dict().items()}
     with replacing(folder / "model.safetensors") as path:
         save_file(state, path)
-    edges, weights = model.graph
-    with replacing(folder / "graph.safetensors") as path:
-        save_file({"edge_index": _stored(edges), "edge_weight": _stored(weights)}, path)
+    if isinstance(model, BulkFormer):
+        edges, weights = model.graph
+        with replacing(folder / _GRAPH) as path:
+            save_file({"edge_index": _stored(edges), "edge_weight": _stored(weights)}, path)
+        config = {name: getattr(model, name) for name in _FACTS}
+    else:
+        config = {name: getattr(model, name) for name in _BINNED_FACTS}
+        config |= {"binnings": binnings_as_plain(model.binnings), "external": model.external}
     model.vocabulary.to_csv(folder / "genes.csv")
-    config = {name: getattr(model, name) for name in _FACTS}
     config |= {"input_unit": model.input_unit, "network": asdict(model.config)}
     _write_json(folder / "config.json", config)
     (folder / "README.md").write_text(card or _card(model), encoding="utf-8")
-    paths = [folder / name for name in sorted(_FILES)]
+    paths = [folder / name for name in sorted(_files_of(model.family))]
     listed = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
     origin = {"checksum": model.checksum, **model.provenance}
     _write_json(
         folder / "manifest.json",
         {"format": _FORMAT, "written_by": f"bulkformer_tl {_version()}", "files": listed, "provenance": origin},
     )
+
+
+def _files_of(family: str) -> set[str]:
+    return _FILES if family in BINNED else _FILES | {_GRAPH}
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -116,16 +128,20 @@ def _version() -> str:
     return version("bulkformer-tl")
 
 
-def _card(model: BulkFormer) -> str:
+def _card(model: BulkFormer | BioFormer) -> str:
     def bullets(key: str) -> str:
         return "\n".join(f"- {item}" for item in model.provenance.get(key, [])) or "- nothing is recorded"
 
-    denominator = "all measured genes" if model.denominator == "all" else "the genes of its vocabulary"
-    observed = " over observed genes" if model.pooling_observed_only else ""
+    if isinstance(model, BulkFormer):
+        over = "all measured genes" if model.denominator == "all" else "the genes of its vocabulary"
+        what, reads = "genes", f"ln(TPM+1) with TPM over {over}"
+        observed = " over observed genes" if model.pooling_observed_only else ""
+    else:
+        what, reads, observed = "features", f"counts of {model.modalities}, which it bins", ""
     return (
         f"# {model.name}\n\n"
-        f"Family {model.family}, {len(model.vocabulary):,} genes, vectors of width {model.width}. Takes ln(TPM+1) with "
-        f"TPM over {denominator}; a sample's vector is `{model.default_pooling}`{observed}.\n\n"
+        f"Family {model.family}, {len(model.vocabulary):,} {what}, vectors of width {model.width}. Takes {reads}; a "
+        f"sample's vector is `{model.default_pooling}`{observed}.\n\n"
         f"Converted from: {model.provenance.get('source', 'a model in memory')}.\n\n"
         f"Verified:\n\n{bullets('verified')}\n\nCould not be verified:\n\n{bullets('unverified')}\n"
     )
@@ -136,7 +152,7 @@ def is_bundle(folder: Path) -> bool:
     return (folder / "config.json").exists() or (folder / "model.safetensors").exists()
 
 
-def load_bundle(folder: Path) -> BulkFormer:
+def load_bundle(folder: Path) -> BulkFormer | BioFormer:
     """Load a bundle; size and SHA-256 of every file are compared before any is opened.
 
     Raises
@@ -150,25 +166,29 @@ def load_bundle(folder: Path) -> BulkFormer:
     if manifest.get("format") != _FORMAT:
         message = f"{folder} is of the format {manifest.get('format')!r}; this version reads {_FORMAT!r}"
         raise ValueError(message)
-    verify_manifest(folder, manifest.get("files"), _FILES)
+    listed: Any = manifest.get("files")
+    binned = isinstance(listed, dict) and _GRAPH not in listed
+    verify_manifest(folder, listed, _FILES if binned else _FILES | {_GRAPH})
     facts = read_json(folder / "config.json")
-    absent = sorted({*_FACTS, "network", "input_unit"} - set(facts))
-    if absent or facts["input_unit"] != BulkFormer.input_unit:
-        message = f"{folder / 'config.json'} lacks {absent} or is not for {BulkFormer.input_unit!r}"
+    unit = BioFormer.input_unit if binned else BulkFormer.input_unit
+    own = {*_BINNED_FACTS, "binnings", "external"} if binned else {*_FACTS}
+    absent = sorted({*own, "network", "input_unit"} - set(facts))
+    if absent or facts["input_unit"] != unit or (facts["family"] in BINNED) != binned:
+        message = f"{folder / 'config.json'} lacks {absent} or is not for {unit!r}"
         raise ValueError(message)
     weights = folder / "model.safetensors"
-    state = read_tensors(weights)
-    config = make_config(facts["family"], facts["network"])
-    graph = read_tensors(folder / "graph.safetensors")
+    network = build(facts["family"], make_config(facts["family"], facts["network"]), read_tensors(weights), weights)
     trained = facts["trained_missing"]
     provenance = manifest.get("provenance", {})
     verified = [*provenance.get("verified", []), "size and SHA-256 of every file of the bundle"]
-    return BulkFormer(
-        build(facts["family"], config, state, weights),
-        GeneVocabulary.from_csv(folder / "genes.csv", name=facts["name"]),
-        graph=(graph["edge_index"], graph["edge_weight"]),
-        checksum=manifest["files"]["model.safetensors"]["sha256"],
-        provenance=provenance | {"verified": list(dict.fromkeys(verified))},
-        **{name: facts[name] for name in _FACTS if name != "trained_missing"},
-        trained_missing=None if trained is None else (float(trained[0]), float(trained[1])),
-    )
+    common: dict[str, Any] = {
+        **{name: facts[name] for name in own},
+        "checksum": listed["model.safetensors"]["sha256"],
+        "provenance": provenance | {"verified": list(dict.fromkeys(verified))},
+        "trained_missing": None if trained is None else (float(trained[0]), float(trained[1])),
+    }
+    vocabulary = GeneVocabulary.from_csv(folder / "genes.csv", name=facts["name"])
+    if binned:
+        return BioFormer(network, vocabulary, **common)
+    graph = read_tensors(folder / _GRAPH)
+    return BulkFormer(network, vocabulary, graph=(graph["edge_index"], graph["edge_weight"]), **common)

@@ -15,7 +15,12 @@ FAMILIES: dict[str, tuple[str, str, str]] = {
     "g2": ("_paper", "PaperConfig", "PaperNetwork"),
     "g3": ("_latest", "LatestConfig", "LatestNetwork"),
     "mini": ("_mini", "MiniConfig", "MiniNetwork"),
+    "bioformer": ("_bioformer", "BioformerConfig", "BioformerNetwork"),
+    "bioformer-bert": ("_bioformer_bert", "BioformerBertConfig", "BioformerBertNetwork"),
 }
+
+#: Families that read bins; they have a model object of their own.
+BINNED = ("bioformer", "bioformer-bert")
 
 #: What the authors state of each generation, and their files do not say.
 PUBLISHED: dict[str, dict[str, Any]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bulkformer_tl import registry
 from bulkformer_tl.models._authors import (
@@ -104,7 +104,8 @@ def _load_folder(folder: Path, files: Mapping[str, Path], *, name: str) -> BulkF
         require_file(folder / "manifest.json", "the manifest of the six files", where)
         return load_latest_folder(folder, name=name)
     if is_bundle(folder):
-        return load_bundle(folder)
+        # models that read bins answer to the same calls
+        return cast("BulkFormer", load_bundle(folder))
     message = (
         f"{folder} is neither a bundle (config.json, model.safetensors) nor the six files of bulkformer-latest "
         f"(model_config.json); it holds {sorted(path.name for path in folder.iterdir())[:6]}"

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: ln(1e6 + 1), the largest value that a ln(TPM+1) can have, rounded up as the authors do.
 LARGEST = 13.81552
 
+#: Outputs that not every network has, and the method that computes them.
+_OF_NETWORKS = {"expression": "predict", "deviation": "deviation"}
+
 
 @dataclass(frozen=True)
 class Request:
@@ -64,7 +67,8 @@ def check_request(
     ValueError
         If the model has no such output, pooling, gene or summary columns.
     """
-    possible = ["pooled", "genes", "expression"] + ["deviation"] * hasattr(model.network, "deviation")
+    possible = ["pooled", "genes"]
+    possible += [output for output, own in _OF_NETWORKS.items() if hasattr(model.network, own)]
     if isinstance(outputs, str) or not outputs or not set(outputs) <= set(possible):
         message = f"outputs must be a list of some of {possible} for {model.name}, found {outputs!r}"
         raise ValueError(message)
