@@ -176,6 +176,13 @@ class ClassifyKeys:
 
 
 @dataclass(frozen=True)
+class CompareKeys:
+    """Slots of :func:`bulkformer_tl.tl.compare`: ``uns`` alone."""
+
+    key: str
+
+
+@dataclass(frozen=True)
 class RegressKeys:
     """Slots of :func:`bulkformer_tl.tl.regress`; ``name`` starts those of the samples."""
 

@@ -35,6 +35,7 @@ def compare(
     folds: ArrayLike | None = None,
     groups: ArrayLike | None = None,
     baselines: Sequence[str] = (),
+    pairwise: bool = False,
     protocol: Protocol | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score predictions of the same samples and compare them in pairs.
@@ -51,6 +52,8 @@ def compare(
         What is resampled as a whole, shape (N,).
     baselines
         Names among ``predictions`` that the others are compared with.
+    pairwise
+        Compare those others with each other as well, both ways.
     protocol
         Number of resamples, level, seed and axis; ``None`` takes ``Protocol()``.
 
@@ -60,8 +63,9 @@ def compare(
     samples together (``"pooled"``), its percentile interval ``low`` to ``high``, ``n`` samples and the standard
     deviation ``fold_sd`` between folds. Differences, one row per prediction, baseline and metric: ``difference`` is
     prediction minus baseline in the same resamples, ``low`` to ``high`` its interval, widened by Bonferroni to hold
-    for all baselines at once, ``p`` the two-sided bootstrap p-value and ``p_holm`` that value after Holm's correction
-    over the baselines. What a prediction leaves undefined, as the correlation of a constant, is ``NaN``.
+    for all that the prediction is compared with at once, ``p`` the two-sided bootstrap p-value and ``p_holm`` that
+    value after Holm's correction over the same. What a prediction leaves undefined, as the correlation of a constant,
+    is ``NaN``.
 
     Raises
     ------
@@ -88,7 +92,7 @@ def compare(
         for metric, draws in scores.items():
             low, high = interval(draws[1:], protocol.level)
             rows.append((name, metric, axis, draws[0], low, high, len(true), spread[metric]))
-    differences = difference_table(drawn, baselines, protocol.level)
+    differences = difference_table(drawn, baselines, protocol.level, pairwise=pairwise)
     differences.insert(DIFFERENCES.index("axis"), "axis", axis)
     differences["n"] = len(true)
     return pd.DataFrame(rows, columns=SCORES), differences
@@ -114,18 +118,20 @@ def _checked(
     return true.astype(np.intp) if dimensions == {2} else true
 
 
-def difference_table(drawn: Mapping[str, Drawn], baselines: Sequence[str], level: float) -> pd.DataFrame:
-    """Compare the draws of each prediction with those of each baseline, metric by metric."""
+def difference_table(
+    drawn: Mapping[str, Drawn], baselines: Sequence[str], level: float, *, pairwise: bool = False
+) -> pd.DataFrame:
+    """Compare the draws of each prediction with those of each baseline or of all others, metric by metric."""
     rows = []
-    # Bonferroni: one interval per baseline, all of which hold together at the level asked for
-    together = 1 - (1 - level) / max(len(baselines), 1)
-    for name, scores in drawn.items():
-        if name in baselines:
-            continue
-        for metric, draws in scores.items():
-            gaps = [draws - drawn[other][metric] for other in baselines]
+    judged = [name for name in drawn if name not in baselines]
+    for name in judged:
+        others = [*baselines, *(other for other in judged if pairwise and other != name)]
+        # Bonferroni: one interval per comparison, all of which hold together at the level asked for
+        together = 1 - (1 - level) / max(len(others), 1)
+        for metric, draws in drawn[name].items():
+            gaps = [draws - drawn[other][metric] for other in others]
             p = [sign_p(gap[1:]) for gap in gaps]
-            for other, gap, raw, corrected in zip(baselines, gaps, p, holm(p), strict=True):
+            for other, gap, raw, corrected in zip(others, gaps, p, holm(p), strict=True):
                 rows.append((name, other, metric, gap[0], *interval(gap[1:], together), raw, corrected))
     return pd.DataFrame(rows, columns=[column for column in DIFFERENCES if column not in ("axis", "n")])
 

@@ -2,6 +2,7 @@
 
 from bulkformer_tl.tl._biomarkers import biomarkers
 from bulkformer_tl.tl._classify import classify
+from bulkformer_tl.tl._compare import compare
 from bulkformer_tl.tl._differential_expression import differential_expression
 from bulkformer_tl.tl._drug_response import drug_response
 from bulkformer_tl.tl._embed import embed
@@ -29,6 +30,7 @@ __all__ = [
     "PerturbationHead",
     "biomarkers",
     "classify",
+    "compare",
     "differential_expression",
     "drug_response",
     "embed",

@@ -8,8 +8,8 @@ import numpy as np
 
 from bulkformer_tl._anndata import get_params
 from bulkformer_tl.metrics._check import as_labels
+from bulkformer_tl.tl._columns import column
 from bulkformer_tl.tl._pair_model import _ridge
-from bulkformer_tl.tl._samples import column
 
 if TYPE_CHECKING:
     from anndata import AnnData

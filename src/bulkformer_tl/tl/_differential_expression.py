@@ -9,11 +9,11 @@ import numpy as np
 from bulkformer_tl._anndata import check_anndata, check_slots
 from bulkformer_tl._keys import DIFFERENTIAL_EXPRESSION
 from bulkformer_tl._optional import require
+from bulkformer_tl.tl._columns import column
 from bulkformer_tl.tl._deseq import deseq_table, read_counts
 from bulkformer_tl.tl._expression_tests import moderated_screen, rank_screen, welch_screen
 from bulkformer_tl.tl._report import write_tables
 from bulkformer_tl.tl._rows import make_rows, read_covariates, read_values
-from bulkformer_tl.tl._samples import column
 from bulkformer_tl.tl._screen import check_options, run_screen
 
 if TYPE_CHECKING:

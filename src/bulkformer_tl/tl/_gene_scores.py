@@ -15,9 +15,9 @@ from bulkformer_tl.metrics import Split, fit_predict, probe
 from bulkformer_tl.metrics._check import as_labels
 from bulkformer_tl.metrics._logrank_screen import martingale_residuals
 from bulkformer_tl.metrics._paper import resolve_protocol
+from bulkformer_tl.tl._columns import column
 from bulkformer_tl.tl._input import prepare
 from bulkformer_tl.tl._outcome import read_outcome
-from bulkformer_tl.tl._samples import column
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bulkformer_tl.tl._samples import column
+from bulkformer_tl.tl._columns import column
 
 if TYPE_CHECKING:
     from anndata import AnnData

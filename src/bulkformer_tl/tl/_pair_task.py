@@ -12,20 +12,14 @@ import numpy as np
 
 from bulkformer_tl.metrics._matrix import compare_matrices, draw_weights
 from bulkformer_tl.metrics._paper import paper_protocol, resolve_protocol
+from bulkformer_tl.tl._columns import check_covariates, covariate_matrix
 from bulkformer_tl.tl._head_files import as_entry
 from bulkformer_tl.tl._judge import OF_HEAD, _better, _corpus, merged, report_score
 from bulkformer_tl.tl._pair_heads import PairHead
 from bulkformer_tl.tl._pair_mlp import make_mlp
 from bulkformer_tl.tl._pairs import Kind, candidates, fill_pairs, plan_pairs
 from bulkformer_tl.tl._response import line_groups
-from bulkformer_tl.tl._samples import (
-    EXPRESSION,
-    check_covariates,
-    covariate_matrix,
-    embedding_params,
-    fused_blocks,
-    read_representation,
-)
+from bulkformer_tl.tl._samples import EXPRESSION, embedding_params, fused_blocks, read_representation
 from bulkformer_tl.tl._untrained import UNTRAINED, untrained_embedding
 
 if TYPE_CHECKING:

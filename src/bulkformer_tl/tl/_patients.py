@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata
+from bulkformer_tl.tl._columns import column
 from bulkformer_tl.tl._outcome import Outcome, read_outcome
-from bulkformer_tl.tl._samples import column, read_samples
+from bulkformer_tl.tl._samples import read_samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,9 @@ import pandas as pd
 from bulkformer_tl._anndata import check_anndata, get_matrix, row_blocks
 from bulkformer_tl.encodings._platform import log_intensities
 from bulkformer_tl.metrics._check import to_float
+from bulkformer_tl.tl._columns import column
 from bulkformer_tl.tl._perturbation_features import some
-from bulkformer_tl.tl._samples import _common_genes, all_expression, column, read_representation
+from bulkformer_tl.tl._samples import _common_genes, all_expression, read_representation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

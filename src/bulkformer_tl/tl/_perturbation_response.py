@@ -11,6 +11,7 @@ from bulkformer_tl._anndata import check_anndata, check_slots, copied, write_res
 from bulkformer_tl._keys import ResponseKeys
 from bulkformer_tl.metrics import Protocol
 from bulkformer_tl.metrics._paper import resolve_protocol
+from bulkformer_tl.tl._columns import covariate_matrix
 from bulkformer_tl.tl._head_files import as_entry
 from bulkformer_tl.tl._judge import report_score
 from bulkformer_tl.tl._mudata import takes_mudata
@@ -37,7 +38,7 @@ from bulkformer_tl.tl._perturbation_tables import (
     response_head,
     tabulate_responses,
 )
-from bulkformer_tl.tl._samples import EXPRESSION, Block, covariate_matrix, fused_blocks
+from bulkformer_tl.tl._samples import EXPRESSION, Block, fused_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -195,19 +196,14 @@ def perturbation_response(
     protocol = _protocol(protocol, pairs)
     head, options = _head(protocol, head)
     known = read_features(pairs.names, features, adata.var_names)
-    described = None if covariates is None else covariate_matrix(parts, covariates)[pairs.rows].astype(np.float64)
-    nearest = features is not None or groups is not None
-    baselines = _baselines(protocol, head, use_rep, nearest=nearest, covariates=described is not None)
+    blocks = fused_blocks(adata, use_rep)
+    absent = {NEAREST: features is None and groups is None, COVARIATES: covariates is None}
+    baselines = [*_baselines(protocol, head, use_rep, absent), *(block.name for block in blocks)]
     profiles, whole = read_profiles(parts, pairs, use_rep=use_rep, layer=layer, rng=protocol.rng)
     study = Study(pairs, profiles, known, protocol)
     name = (use_rep or EXPRESSION) + ("" if head == "linear" else f" ({head})")
-    blocks = fused_blocks(adata, use_rep)
-    # of a fused representation each modality is a baseline
-    baselines = [*baselines, *(block.name for block in blocks)]
     candidates = _candidates(name, profiles, head, options, blocks)
-    if described is not None:
-        each = Block(COVARIATES, slice(0, described.shape[1]), "each")
-        candidates[COVARIATES] = Candidate(described, "linear", {}, (each,))
+    candidates |= {} if covariates is None else _covariates(parts, covariates, pairs)
     table, condition = conditions(pairs)
     found = judge_responses(study, name, candidates, baselines, condition)
     params = {
@@ -227,20 +223,21 @@ def perturbation_response(
     }
     params["fingerprint"] = mark_of(params, pairs, known.matrix, found.folds)
     tables = tabulate_responses(study, table, found, params)
-    arrays = Study(pairs, whole, known, protocol).fit_all(Candidate(whole.inputs, head, options, blocks))
-    extra = {
-        **merge_responses(adata, keys.key, params["fingerprint"], tables),
-        "head": as_entry(response_head(study, arrays, params)),
-    }
-    _warn(keys.key, protocol, params["n_sharing_one_control"])
-    report_score(keys.key, name, "pearson_delta", tables["scores"], tables["differences"])
+    final = Study(pairs, whole, known, protocol).fit_all(Candidate(whole.inputs, head, options, blocks))
+    extra: dict[str, Any] = merge_responses(adata, keys.key, params["fingerprint"], tables)
+    extra["head"] = as_entry(response_head(study, final, params))
+    _report(keys.key, params, protocol, tables)
     written = copied(adata) if copy else adata
     write_results(written, keys.key, as_results(adata, keys, study, found), params, extra)
     return written if copy else None
 
 
 def _candidates(
-    name: str, profiles: Profiles, head: str, options: dict[str, Any], blocks: tuple[Block, ...]
+    name: str,
+    profiles: Profiles,
+    head: str,
+    options: dict[str, Any],
+    blocks: tuple[Block, ...],
 ) -> dict[str, Candidate]:
     """List what has a head: the representation, each of its modalities, and expression under two heads."""
     alone = {block.name: Candidate(profiles.inputs[:, block.columns], head, options) for block in blocks}
@@ -250,6 +247,13 @@ def _candidates(
         MLP: Candidate(profiles.control, "mlp", {}),
         RAW: Candidate(profiles.control, head, options),
     }
+
+
+def _covariates(parts: list[AnnData], names: Sequence[str], pairs: Pairs) -> dict[str, Candidate]:
+    """Return the linear head on covariates of the treated samples."""
+    found = covariate_matrix(parts, names)[pairs.rows].astype(np.float64)
+    each = Block(COVARIATES, slice(0, found.shape[1]), "each")
+    return {COVARIATES: Candidate(found, "linear", {}, (each,))}
 
 
 def _head(protocol: Protocol, head: str | None) -> tuple[str, dict[str, Any]]:
@@ -262,7 +266,9 @@ def _head(protocol: Protocol, head: str | None) -> tuple[str, dict[str, Any]]:
     return chosen, options
 
 
-def _warn(key: str, protocol: Protocol, n_lifted: int) -> None:
+def _report(key: str, params: dict[str, Any], protocol: Protocol, tables: dict[str, pd.DataFrame]) -> None:
+    """Warn of what scores must not be taken for, and log the main one."""
+    n_lifted = params["n_sharing_one_control"]
     if protocol.caveat:
         logger.warning("%s: %s", key, protocol.caveat)
     if n_lifted:
@@ -272,6 +278,7 @@ def _warn(key: str, protocol: Protocol, n_lifted: int) -> None:
             key,
             n_lifted,
         )
+    report_score(key, params["representation"], "pearson_delta", tables["scores"], tables["differences"])
 
 
 def _protocol(protocol: Protocol | Literal["paper"] | None, pairs: Pairs) -> Protocol:
@@ -280,22 +287,17 @@ def _protocol(protocol: Protocol | Literal["paper"] | None, pairs: Pairs) -> Pro
     return resolve_protocol(protocol, TASK)
 
 
-def _baselines(protocol: Protocol, head: str, use_rep: str | None, *, nearest: bool, covariates: bool) -> list[str]:
+def _baselines(protocol: Protocol, head: str, use_rep: str | None, absent: dict[str, bool]) -> list[str]:
     """List the baselines that the protocol names, or those that say something here."""
     if protocol.baselines is not None:
         unknown = [name for name in protocol.baselines if name not in BASELINES]
         if unknown:
             message = f"there is no baseline {unknown[0]!r} for a response; choose among {list(BASELINES)}"
             raise ValueError(message)
-        if COVARIATES in protocol.baselines and not covariates:
+        if COVARIATES in protocol.baselines and absent[COVARIATES]:
             message = "the baseline 'covariates' needs covariates=, columns of adata.obs such as ['age', 'sex']"
             raise ValueError(message)
         return list(protocol.baselines)
     # without features and with unseen perturbations all are equally near; expression is no baseline of itself
-    idle = {
-        NEAREST: not nearest,
-        COVARIATES: not covariates,
-        RAW: use_rep is None,
-        MLP: use_rep is None and head == "mlp",
-    }
+    idle = absent | {RAW: use_rep is None, MLP: use_rep is None and head == "mlp"}
     return [name for name in BASELINES if not idle.get(name, False)]

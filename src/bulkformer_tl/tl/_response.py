@@ -10,7 +10,8 @@ import pandas as pd
 
 from bulkformer_tl.metrics._check import as_labels
 from bulkformer_tl.metrics._duplicates import _join
-from bulkformer_tl.tl._samples import _read_groups, column
+from bulkformer_tl.tl._columns import column
+from bulkformer_tl.tl._samples import _read_groups
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,7 +10,8 @@ import pandas as pd
 
 from bulkformer_tl._anndata import get_params
 from bulkformer_tl.metrics._check import as_labels
-from bulkformer_tl.tl._samples import all_expression, column, covariate_table
+from bulkformer_tl.tl._columns import column, covariate_table
+from bulkformer_tl.tl._samples import all_expression
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,6 +12,7 @@ from bulkformer_tl._anndata import check_anndata, get_matrix, get_params, row_bl
 from bulkformer_tl._keys import LOG_TPM
 from bulkformer_tl.encodings import find_fault
 from bulkformer_tl.metrics._check import as_labels, as_numbers, refuse_one_class, to_float
+from bulkformer_tl.tl._columns import column, covariate_table
 from bulkformer_tl.tl._matrix_target import read_matrix
 
 if TYPE_CHECKING:
@@ -176,15 +177,6 @@ def read_representation(
         return all_expression(parts, layer, genes) if values is None else values, values, genes
     _refuse_other_model(parts, use_rep)
     return _stack([get_representation(part, use_rep) for part in parts], use_rep), values, genes
-
-
-def column(adata: AnnData, name: str, argument: str) -> pd.Series[Any]:
-    """Return a column of ``obs``, or say which there are."""
-    if name not in adata.obs:
-        message = f"adata.obs has no column {name!r} ({argument}); its columns are {adata.obs.columns.tolist()}"
-        raise KeyError(message)
-    found: pd.Series[Any] = adata.obs[name]
-    return found
 
 
 def _read_target(parts: list[AnnData], label: str, task: Task) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
@@ -363,32 +355,6 @@ def _expression(adata: AnnData, layer: str | None, genes: list[str]) -> NDArray[
         message = f"{where} holds whole numbers only, as counts do; call bf.pp.log_tpm(adata) first{hint}"
         raise ValueError(message)
     return np.concatenate(blocks)
-
-
-def check_covariates(names: Sequence[str]) -> list[str]:
-    """Return names of columns, or refuse a single name and none."""
-    if isinstance(names, str) or not len(names):
-        message = f"covariates is {names!r}; pass a list of columns of adata.obs, such as ['age', 'sex']"
-        raise TypeError(message)
-    return list(names)
-
-
-def covariate_table(adata: AnnData, names: Sequence[str]) -> pd.DataFrame:
-    """Return columns of ``obs`` as numbers and texts; a missing text is a category of its own."""
-    found = {name: column(adata, name, "covariates") for name in check_covariates(names)}
-    plain = {
-        name: values.to_numpy(dtype=np.float64, na_value=np.nan)
-        if pd.api.types.is_numeric_dtype(values)
-        else values.astype(object).where(~pd.isna(values), "missing").astype(str).to_numpy(dtype=object)
-        for name, values in found.items()
-    }
-    return pd.DataFrame(plain)
-
-
-def covariate_matrix(parts: list[AnnData], names: Sequence[str]) -> NDArray[np.float32]:
-    """Return columns of ``obs`` as numbers, texts as one column per level; (N, C), a missing number is ``NaN``."""
-    table = pd.concat([covariate_table(part, names) for part in parts], ignore_index=True)
-    return pd.get_dummies(table, dtype=np.float32).to_numpy(dtype=np.float32)
 
 
 def _read_groups(parts: list[AnnData], groups: str, labelled: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bulkformer_tl.metrics._check import as_labels
-from bulkformer_tl.tl._samples import column
+from bulkformer_tl.tl._columns import column
 from bulkformer_tl.tl._screen import false_discovery_rate
 
 if TYPE_CHECKING:

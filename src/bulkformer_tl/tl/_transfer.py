@@ -17,10 +17,11 @@ from bulkformer_tl.metrics._baselines import TRIVIAL
 from bulkformer_tl.metrics._heads import N_COMPONENTS
 from bulkformer_tl.metrics._paper import resolve_protocol
 from bulkformer_tl.tl._calibrate import distances_to_training, far_out
+from bulkformer_tl.tl._columns import column
 from bulkformer_tl.tl._judge import Verdict, fingerprint, merged, plan_params, report, resolve_baselines, tabulate
 from bulkformer_tl.tl._mudata import takes_mudata
 from bulkformer_tl.tl._probe import Candidate, Predictions, candidates, make_plan
-from bulkformer_tl.tl._samples import EXPRESSION, column, read_samples
+from bulkformer_tl.tl._samples import EXPRESSION, read_samples
 
 if TYPE_CHECKING:
     from anndata import AnnData
