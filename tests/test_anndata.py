@@ -29,6 +29,7 @@ STORAGES = {
     "csr_array": lambda x, _: sp.csr_array(x),
     "csc_array": lambda x, _: sp.csc_array(x),
     "dask": lambda x, _: da.from_array(x, chunks=(3, 5)),
+    "dask_csc": lambda x, _: da.from_array(sp.csc_matrix(x), chunks=(3, 5)),
     "zarr": lambda x, path: zarr.create_array(str(path / "x.zarr"), data=x),
 }
 
@@ -41,6 +42,42 @@ def test_row_blocks_give_the_dense_matrix_from_any_storage(dense, storage, size,
     np.testing.assert_array_equal(np.concatenate(blocks), dense)
     assert [s.start for s in rows] == list(range(0, 7, size))
     assert all(b.dtype == np.float32 and b.flags.c_contiguous for b in blocks)
+
+
+class Chunked:
+    """A matrix that counts which rows are read."""
+
+    def __init__(self, values, chunks) -> None:
+        self.values, self.chunks, self.shape, self.read = values, chunks, values.shape, []
+
+    def __getitem__(self, rows):
+        self.read.append((rows.start, rows.stop))
+        return self.values[rows]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "read"),
+    [
+        ((4, 2), [(0, 4), (4, 7)]),
+        ((2, 5), [(0, 4), (4, 7)]),
+        (((1, 5, 1), (5,)), [(0, 6), (6, 7)]),
+        ((100, 5), [(0, 7)]),
+    ],
+)
+def test_row_blocks_read_each_chunk_once(dense, chunks, read):
+    matrix = Chunked(dense, chunks)
+    rows, blocks = zip(*access.row_blocks(matrix, size=3), strict=True)
+    assert matrix.read == read
+    assert [(s.start, s.stop) for s in rows] == [(0, 3), (3, 6), (6, 7)]
+    np.testing.assert_array_equal(np.concatenate(blocks), dense)
+
+
+def test_row_blocks_do_not_read_a_huge_chunk_at_once(dense, monkeypatch):
+    monkeypatch.setattr(access, "MOST_BYTES", 8 * 5 * 4)
+    matrix = Chunked(dense, (7, 5))
+    blocks = [block for _, block in access.row_blocks(matrix, size=3)]
+    assert matrix.read == [(0, 4), (4, 7)]
+    np.testing.assert_array_equal(np.concatenate(blocks), dense)
 
 
 @pytest.mark.parametrize("kind", ["dense", "csr"])

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Rows that are read together; a block of 20,000 genes in float32 is 5 MB.
+#: Rows that are worked on together; a block of 20,000 genes in float32 is 5 MB.
 BLOCK_ROWS = 64
+#: Bytes that are read at once where storage is in larger chunks.
+MOST_BYTES = 2**29
 
 
 def get_matrix(adata: AnnData, layer: str | None) -> Any:
@@ -115,7 +117,7 @@ def dense_rows(matrix: Any, rows: slice | NDArray[Any], dtype: Any = np.float32)
 
 
 def row_blocks(matrix: Any, *, dtype: Any = np.float32, size: int = BLOCK_ROWS) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Yield consecutive blocks of rows, dense.
+    """Yield consecutive blocks of rows, dense; the blocks do not depend on how the matrix is stored.
 
     Parameters
     ----------
@@ -128,14 +130,38 @@ def row_blocks(matrix: Any, *, dtype: Any = np.float32, size: int = BLOCK_ROWS) 
 
     Yields
     ------
-    The slice of rows, and the block of shape (rows, G).
+    The slice of rows, and the block of shape (rows, G), an array of its own.
     """
-    if getattr(matrix, "format", None) == "csc":
+    if getattr(getattr(matrix, "_meta", matrix), "format", None) == "csc":
         # slicing rows of CSC, in memory or in a file, reads the whole matrix each time
-        matrix = (matrix.to_memory() if hasattr(matrix, "to_memory") else matrix).tocsr()
-    for start in range(0, matrix.shape[0], size):
-        rows = slice(start, min(start + size, matrix.shape[0]))
-        yield rows, dense_rows(matrix, rows, dtype)
+        read = next((getattr(matrix, name) for name in ("to_memory", "compute") if hasattr(matrix, name)), None)
+        matrix = (read() if read else matrix).tocsr()
+    n, start = matrix.shape[0], 0
+    rest = np.empty((0, matrix.shape[1]), dtype)
+    for rows in _read_together(matrix, size):
+        read_rows = dense_rows(matrix, rows, dtype)
+        rest = np.concatenate([rest, read_rows]) if len(rest) else read_rows
+        while len(rest) >= size or (rows.stop == n and len(rest)):
+            block, rest = (rest, rest[:0]) if len(rest) <= size else (rest[:size].copy(), rest[size:])
+            yield slice(start, start + len(block)), block
+            start += len(block)
+
+
+def _read_together(matrix: Any, size: int) -> Iterator[slice]:
+    """Yield rows to read at once: blocks, or the chunks around them where a part of a chunk costs as much as all."""
+    n, chunks = matrix.shape[0], getattr(matrix, "chunks", None)
+    if chunks is None:
+        edges = np.arange(size, n + size, size)
+    else:
+        # dask lists all chunks of an axis, zarr and HDF5 have equal ones
+        edges = np.cumsum(chunks[0]) if isinstance(chunks[0], tuple) else np.arange(chunks[0], n + chunks[0], chunks[0])
+    most = max(size, MOST_BYTES // (8 * matrix.shape[1]))
+    start = 0
+    while start < n:
+        edge = int(edges[np.searchsorted(edges, min(start + size, n))])
+        stop = min(edge, start + most, n)
+        yield slice(start, stop)
+        start = stop
 
 
 def sparse_blocks(matrix: Any, *, size: int = BLOCK_ROWS) -> Iterator[tuple[slice, sp.csr_array]]:
@@ -201,7 +227,11 @@ def get_params(adata: AnnData, key: str) -> dict[str, Any]:
     """Return ``uns[key]["params"]`` where this package wrote it, else an empty dict."""
     entry: Any = adata.uns.get(key)
     found: Any = entry.get("params") if hasattr(entry, "get") else None
-    return dict(found) if hasattr(found, "get") and found.get("package") == "bulkformer_tl" else {}
+    ours = hasattr(found, "get") and found.get("package") == "bulkformer_tl"
+    # of a lazy AnnData arrays are not read yet
+    return (
+        {name: value.compute() if hasattr(value, "compute") else value for name, value in found.items()} if ours else {}
+    )
 
 
 def check_slots(adata: AnnData, key: str, slots: list[str]) -> None:

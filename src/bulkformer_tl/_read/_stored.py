@@ -71,6 +71,54 @@ def read_stored(path: Path, orientation: Orientation | None, *, backed: bool = F
     return adata
 
 
+def open_stored(path: Path) -> AnnData:
+    """Open h5ad or zarr with ``X`` and layers left where they are, to be read in pieces.
+
+    ``obs``, ``var`` and ``uns`` are read; nothing else is opened.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder.
+    ValueError
+        If it is neither, holds pickled objects, or genes in rows.
+    """
+    import anndata
+
+    if not path.exists():
+        message = f"there is no file or folder {path}"
+        raise FileNotFoundError(message)
+    if not (is_zarr(path) or (path.is_file() and is_hdf5(path))):
+        message = f"{path} is neither h5ad nor zarr, and only these are read in pieces"
+        raise ValueError(message)
+    root: Any
+    if path.is_dir():
+        _refuse_pickles(path)
+        import zarr
+
+        root = zarr.open_group(path, mode="r")
+    else:
+        import h5py
+
+        root = h5py.File(path, "r")
+    _check_groups(path, set(root.keys()))
+    annotation: dict[str, Any] = {
+        name: anndata.io.read_elem(root[name]) for name in ("obs", "var", "uns") if name in root
+    }
+    layers = {name: _on_disk(root["layers"][name]) for name in root.get("layers", ())}
+    adata = anndata.AnnData(_on_disk(root["X"]) if "X" in root else None, **annotation, layers=layers)
+    if _genes_are_rows(adata):
+        message = f"{path} holds genes in rows, which are not read in pieces; write it once with samples in rows"
+        raise ValueError(message)
+    return adata
+
+
+def _on_disk(stored: Any) -> Any:
+    from anndata.io import sparse_dataset
+
+    return sparse_dataset(stored) if hasattr(stored, "keys") else stored
+
+
 def _check_groups(path: Path, groups: set[str]) -> None:
     if not {"obs", "var"} <= groups:
         message = f"{path} holds no AnnData: it has {sorted(groups)[:8]} where obs and var are expected"

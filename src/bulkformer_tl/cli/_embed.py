@@ -9,9 +9,12 @@ import click
 from bulkformer_tl.cli._options import PATH, conversion_options, output_options, reading_options, running_options
 from bulkformer_tl.cli._prepare import ready
 from bulkformer_tl.cli._session import Answer, session
+from bulkformer_tl.cli._streaming import Streaming, read_streamed, streaming_options
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from anndata import AnnData
 
     from bulkformer_tl.cli._options import Conversion, Reading, Running
     from bulkformer_tl.cli._output import Output
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", metavar="IN", type=PATH)
 @output_options
+@streaming_options
 @running_options
 @click.option("--pooling", type=click.Choice(["mean", "max", "median", "all"]),
               help="How gene vectors become one; the model's published rule otherwise.")  # fmt: skip
@@ -32,6 +36,7 @@ def embed(
     *,
     source: Path,
     output: Output,
+    streaming: Streaming,
     running: Running,
     pooling: Any,
     summary_columns: bool,
@@ -49,30 +54,38 @@ def embed(
       bulkformer embed counts.csv --counts -o cohort.h5ad
       bulkformer embed cohort.h5ad --layer log_tpm -o vectors.csv
       bulkformer embed tpm.tsv.gz --unit tpm --identifiers symbol --model bulkformer-latest --device cuda -o cohort.zarr
+      bulkformer embed big.zarr --layer log_tpm -o vectors.zarr --resume
     """
-    import pandas as pd
-
     from bulkformer_tl import tl
 
     output.check()
+    options: dict[str, Any] = {
+        "pooling": pooling,
+        "summary_columns": summary_columns,
+        "identifiers": conversion.identifiers,
+        "min_coverage": running.min_coverage,
+        "key_added": key_added,
+        "batch_size": running.batch_size,
+        "device": running.device,
+    }
+    if streaming.wanted:
+        adata, model, target = streaming.open(source, output, running, conversion, reading)
+        tl.embed(adata, model=model, layer=running.layer, output=target, **options)
+        params = read_streamed(output.path, key_added)
+        return Answer({"output": output.path, "n_samples": adata.n_obs, "params": params})
     adata, model, layer = ready(source, reading, conversion, running)
-    tl.embed(
-        adata,
-        model=model,
-        layer=layer,
-        pooling=pooling,
-        summary_columns=summary_columns,
-        identifiers=conversion.identifiers,
-        min_coverage=running.min_coverage,
-        key_added=key_added,
-        batch_size=running.batch_size,
-        device=running.device,
-    )
+    tl.embed(adata, model=model, layer=layer, **options)
+    return _written(adata, output, key_added)
+
+
+def _written(adata: AnnData, output: Output, key_added: str) -> Answer:
+    import pandas as pd
+
     vectors: Any = adata.obsm[f"X_{key_added}"]
     if output.is_table:
         columns = [f"{key_added}_{i}" for i in range(vectors.shape[1])]
         output.write_table(pd.DataFrame(vectors, index=adata.obs_names, columns=columns).rename_axis("sample"))
     else:
         output.write_adata(adata)
-    params: dict[str, Any] = dict(adata.uns[key_added]["params"])
+    params = dict(adata.uns[key_added]["params"])
     return Answer({"output": output.path, "n_samples": adata.n_obs, "width": vectors.shape[1], "params": params})

@@ -78,7 +78,7 @@ def complete_models(_context: click.Context, _parameter: click.Parameter, incomp
 
 def reading_options(command: Command) -> Command:
     """Add what says how to read IN, as ``reading``."""
-    return _group(
+    return group(
         Reading,
         "reading",
         click.option("--metadata", type=PATH, help="csv or tsv with a row per sample, joined by sample names."),
@@ -95,7 +95,7 @@ def reading_options(command: Command) -> Command:
 
 def conversion_options(command: Command) -> Command:
     """Add what says what the values are, as ``conversion``."""
-    return _group(
+    return group(
         Conversion,
         "conversion",
         click.option("--counts", is_flag=True, help="The values are raw counts: convert them to ln(TPM+1)."),
@@ -115,7 +115,7 @@ def conversion_options(command: Command) -> Command:
 
 def running_options(command: Command) -> Command:
     """Add what says which model runs where, as ``running``."""
-    return _group(
+    return group(
         Running,
         "running",
         click.option("--model", default="bulkformer-mini", show_default=True, metavar="NAME|FOLDER",
@@ -130,7 +130,7 @@ def running_options(command: Command) -> Command:
 
 def output_options(command: Command) -> Command:
     """Add ``-o`` and ``--force``, as ``output``."""
-    return _group(
+    return group(
         Output,
         "output",
         click.option("-o", "--output", "path", type=PATH, required=True, callback=to_output,
@@ -144,8 +144,8 @@ def force_option(command: Command) -> Command:
     return click.option("--force", is_flag=True, help="Replace an output that exists.")(command)
 
 
-def _group(kind: type[Any], name: str, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Return a decorator that adds options and hands them over as one object."""
+def group(kind: type[Any], name: str, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds options and hands them over as one object of a kind, under a name."""
     names = [field.name for field in fields(kind)]
 
     def add(command: Command) -> Command:

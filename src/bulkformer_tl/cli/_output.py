@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import logging
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import click
+
+from bulkformer_tl._unfinished import remove, take_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,20 +90,13 @@ class Output:
     def write(self, save: Callable[[Path], object]) -> None:
         """Let ``save`` write to another name in the same folder, then rename it."""
         unfinished = self.path.with_name(f".{uuid4().hex[:8]}.{self.path.name}")
-        replaced = unfinished.with_name(f"{unfinished.name}.replaced")
         try:
             save(unfinished)
             self.check()
-            if self.path.is_dir():
-                # a folder does not take the place of another one in a single step
-                self.path.rename(replaced)
-            unfinished.replace(self.path)
+            take_place(unfinished, self.path)
             logger.info("wrote %s", self.path)
         finally:
-            _remove(unfinished)
-            if replaced.exists() and not self.path.exists():
-                replaced.rename(self.path)
-            _remove(replaced)
+            remove(unfinished)
 
 
 def _save_table(table: Any, path: Path, separator: str) -> None:
@@ -116,13 +110,6 @@ def _save_table(table: Any, path: Path, separator: str) -> None:
         io.TextIOWrapper(packed, encoding="utf-8", newline="") as text,
     ):
         table.to_csv(text, sep=separator)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def matrix_table(adata: AnnData, layer: str | None, *, genes_in_rows: bool) -> pd.DataFrame:

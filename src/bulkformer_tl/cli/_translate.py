@@ -28,12 +28,17 @@ _CALL = re.compile(
     r"(?P<first> first)?"
 )
 _ARGUMENT = re.compile(rf"\b({'|'.join(_ARGUMENTS)})=('[^']*'|\"[^\"]*\"|\([^()]*\)|[\w.]*\w)?")
+_OUTPUT = re.compile(r"output=bf\.tl\.ZarrOutput\('[^']*', (\w+=True)\)")
+_SWITCHES = {"resume=True": "--resume", "overwrite=True": "--force"}
 _NAMES = re.compile(r"\b(key_added|min_coverage|min_samples|n_neighbors|default_length)\b")
 
 
 def translate(message: str) -> str:
     """Return a message with options where it names calls, arguments or ``adata``."""
-    text = _CALL.sub(_call, message)
+    text = _OUTPUT.sub(r"\1", message)
+    for argument, option in _SWITCHES.items():
+        text = text.replace(argument, option)
+    text = _CALL.sub(_call, text)
     text = _ARGUMENT.sub(lambda found: _option(found[1], found[2]), text)
     text = _NAMES.sub(lambda found: _option(found[1], None), text)
     text = re.sub(r"\badata\.(?=[a-zA-Z])", "", text)

@@ -47,7 +47,12 @@ class ValueEncoding(nn.Module):
 def drop_when_loaded(module: nn.Module) -> None:
     """Have a module call its ``forget()`` whenever new weights are loaded into it."""
     untyped: Any = module
-    untyped.register_load_state_dict_post_hook(lambda loaded, _: loaded.forget())
+    untyped.register_load_state_dict_post_hook(_forget)
+
+
+def _forget(loaded: Any, _: Any) -> None:
+    # not a lambda, which could not be sent to another process
+    loaded.forget()
 
 
 class Encoder(nn.Module):

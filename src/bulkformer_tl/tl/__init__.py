@@ -22,12 +22,14 @@ from bulkformer_tl.tl._regress import regress
 from bulkformer_tl.tl._score_imputation import score_imputation
 from bulkformer_tl.tl._survival import survival
 from bulkformer_tl.tl._transfer import transfer
+from bulkformer_tl.tl._zarr_output import ZarrOutput
 
 __all__ = [
     "Head",
     "MatrixHead",
     "PairHead",
     "PerturbationHead",
+    "ZarrOutput",
     "biomarkers",
     "classify",
     "compare",

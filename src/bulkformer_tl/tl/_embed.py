@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bulkformer_tl._anndata import check_anndata, check_slots, copied, gene_mask, write_results
+from bulkformer_tl._anndata import check_anndata, check_slots, copied, gene_mask
 from bulkformer_tl._keys import EmbedKeys
-from bulkformer_tl.tl._input import ModelInput, prepare, visible_blocks
+from bulkformer_tl.tl._blocks import each_block
+from bulkformer_tl.tl._input import ModelInput, prepare
+from bulkformer_tl.tl._run import check_output, compute, place_for
+from bulkformer_tl.tl._zarr_output import ZarrOutput
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +37,7 @@ def embed(
     summary_columns: bool = False,
     identifiers: Identifiers | None = None,
     min_coverage: float = 0.2,
+    output: str | Path | ZarrOutput | None = None,
     key_added: str = "bulkformer",
     batch_size: int | None = None,
     device: str | None = None,
@@ -68,6 +73,10 @@ def embed(
         :func:`bulkformer_tl.pp.log_tpm` was told when it made this layer, else Ensembl.
     min_coverage
         Least share of the model's genes that ``adata`` must have.
+    output
+        Zarr store to write the result to instead of ``adata``, or a :class:`~bulkformer_tl.tl.ZarrOutput`. It gets
+        ``obs``, ``var`` and ``uns`` of ``adata`` and the fields below. Memory then depends on the block of samples that
+        is worked on and not on the cohort, and the same call goes on where an interrupted one stopped.
     key_added
         Name of the result.
     batch_size
@@ -80,7 +89,8 @@ def embed(
 
     Returns
     -------
-    ``None``, or an :class:`~anndata.AnnData` if ``copy=True``. Sets the following fields:
+    ``None``, or an :class:`~anndata.AnnData` if ``copy=True``. Sets the following fields, of ``adata`` or of the store
+    that ``output`` names:
 
     ``adata.obsm["X_" + key_added]`` : :class:`numpy.ndarray` (shape ``(n_obs, D)``, dtype ``float32``)
         Sample vectors.
@@ -92,9 +102,14 @@ def embed(
     Raises
     ------
     ValueError
-        If too few genes match, the values cannot be ln(TPM+1), or a slot holds something else.
+        If too few genes match, the values cannot be ln(TPM+1), a slot holds something else, ``output`` does not end in
+        ``.zarr``, or an unfinished run beside it is one of something else.
     KeyError
         If there is no such layer or ``var`` column.
+    FileExistsError
+        If ``output`` is there already.
+    FileNotFoundError
+        If its folder is not there.
 
     Examples
     --------
@@ -106,29 +121,59 @@ def embed(
     True
     """
     check_anndata(adata)
+    stream = None if output is None else ZarrOutput.of(output)
+    check_output(stream, copy=copy)
     keys = EmbedKeys(key_added)
-    check_slots(adata, key_added, [keys.embedding, keys.in_vocabulary])
+    check_slots(adata, key_added, [*([keys.embedding] if stream is None else []), keys.in_vocabulary])
     pool_columns = gene_mask(adata, mask_var)
-    given = prepare(adata, model=model, layer=layer, identifiers=identifiers, min_coverage=min_coverage, device=device)
+    given = prepare(
+        adata,
+        model=model,
+        layer=layer,
+        identifiers=identifiers,
+        min_coverage=min_coverage,
+        device=device,
+        digest=stream is not None,
+    )
     _check_rule(given, pooling, choosing=mask_var is not None or observed_only is not None)
     only = given.model.pooling_observed_only if observed_only is None else observed_only
-    options: dict[str, Any] = {
+    genes = None if pool_columns is None else _pool_genes(adata, pool_columns, given, observed_only=only)
+    options = {
         "pooling": pooling,
         "observed_only": observed_only,
-        "pool_genes": None if pool_columns is None else _pool_genes(adata, pool_columns, given, observed_only=only),
+        "pool_genes": genes,
         "summary_columns": summary_columns,
+        "batch_size": batch_size,
     }
-    pooled = [given.encode(values, "pooled", **options)[0] for _, values in given.batches("embed", batch_size)]
-    target = copied(adata) if copy else adata
     params = {
         **given.params,
         "pooling": pooling or given.model.default_pooling,
         "observed_only": only,
         "summary_columns": summary_columns,
     }
-    results = {keys.embedding: np.concatenate(pooled), keys.in_vocabulary: given.match.in_vocabulary}
-    write_results(target, key_added, results, params)
+    place = place_for(stream, adata, given, "embed", {**params, "key_added": key_added, "mask_var": pool_columns})
+    work = _Embedding(given.without_values(), keys.embedding, options)
+    compute(given, work, place, "embed", batch_size=batch_size, device=device)
+    target = copied(adata) if copy else adata
+    place.finish(target, key_added, {keys.in_vocabulary: given.match.in_vocabulary}, params, {})
     return target if copy else None
+
+
+@dataclass(frozen=True)
+class _Embedding:
+    """Vectors of samples."""
+
+    given: ModelInput
+    slot: str
+    options: dict[str, Any]
+
+    @property
+    def models(self) -> list[BulkFormer]:
+        return [self.given.model]
+
+    def __call__(self, _: slice, values: NDArray[np.floating]) -> dict[str, NDArray[np.float32]]:
+        aligned = self.given.match.align(values.astype(np.float32, copy=False))
+        return {self.slot: self.given.encode(aligned, "pooled", **self.options)[0]}
 
 
 def _check_rule(given: ModelInput, pooling: str | None, *, choosing: bool) -> None:
@@ -148,8 +193,7 @@ def _pool_genes(
         message = f"mask_var selects {int(mask.sum())} genes, and none of them is known to {given.model.name}"
         raise ValueError(message)
     if observed_only:
-        for rows, block in visible_blocks(given.matrix, given.hidden):
-            empty = np.isnan(block[:, given.match.columns[genes]]).all(axis=1)
+        for rows, empty in each_block(given.matrix, given.hidden, _Empty(given.match.columns[genes])):
             if empty.any():
                 name = adata.obs_names[rows.start + int(empty.argmax())]
                 message = (
@@ -157,3 +201,18 @@ def _pool_genes(
                 )
                 raise ValueError(message)
     return genes
+
+
+@dataclass(frozen=True)
+class _Empty:
+    """Which samples measure none of some genes."""
+
+    columns: NDArray[np.int64]
+
+    @property
+    def models(self) -> list[BulkFormer]:
+        return []
+
+    def __call__(self, _: slice, values: NDArray[np.floating]) -> NDArray[np.bool_]:
+        empty: NDArray[np.bool_] = np.isnan(values[:, self.columns]).all(axis=1)
+        return empty

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,10 +80,19 @@ class Encoders:
         package = load_model(PACKAGE)
         return cls(given, (package.to(model.device), match_genes(model.vocabulary.ids.tolist(), vocabulary)))
 
+    def without_values(self) -> Self:
+        """Return the same without the cohort."""
+        return replace(self, given=self.given.without_values())
+
+    @property
+    def models(self) -> list[BulkFormer]:
+        """The models that are run."""
+        return [self.given.model, *([] if self.package is None else [self.package[0]])]
+
     @property
     def checksums(self) -> list[str]:
         """Checksums of the networks."""
-        return [self.given.model.checksum, *([] if self.package is None else [self.package[0].checksum])]
+        return [model.checksum for model in self.models]
 
     def __call__(self, values: NDArray[np.float32]) -> Guess:
         """Run the networks on samples (N, G) in the model's vocabulary order, ``NaN`` where missing."""

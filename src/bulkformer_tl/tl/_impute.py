@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bulkformer_tl._anndata import check_anndata, check_slots, copied, float_dtype, write_results
+from bulkformer_tl._anndata import check_anndata, check_slots, copied
 from bulkformer_tl._keys import ImputeKeys
 from bulkformer_tl.tl._blend import Blend, fit_blend
 from bulkformer_tl.tl._encoders import Alone, Encoders
 from bulkformer_tl.tl._held_back import name_seeds, read_samples
-from bulkformer_tl.tl._input import ModelInput, prepare, visible_blocks
+from bulkformer_tl.tl._input import ModelInput, prepare
+from bulkformer_tl.tl._run import check_output, compute, place_for
+from bulkformer_tl.tl._zarr_output import ZarrOutput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from bulkformer_tl._vocabulary import Identifiers
+    from bulkformer_tl._vocabulary import GeneMatch, Identifiers
     from bulkformer_tl.models import BulkFormer
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ def impute(
     blend: bool | Mapping[str, Any] = True,
     identifiers: Identifiers | None = None,
     min_coverage: float = 0.2,
+    output: str | Path | ZarrOutput | None = None,
     key_added: str = "imputed",
     batch_size: int | None = None,
     device: str | None = None,
@@ -81,6 +84,10 @@ def impute(
         :func:`bulkformer_tl.pp.log_tpm` was told when it made this layer, else Ensembl.
     min_coverage
         Least share of the model's genes that ``adata`` must have.
+    output
+        Zarr store to write the result to instead of ``adata``, or a :class:`~bulkformer_tl.tl.ZarrOutput`. It gets
+        ``obs``, ``var`` and ``uns`` of ``adata`` and the fields below. Memory then depends on the block of samples that
+        is worked on and not on the cohort, and the same call goes on where an interrupted one stopped.
     key_added
         Name of the result.
     batch_size
@@ -92,7 +99,8 @@ def impute(
 
     Returns
     -------
-    ``None``, or an :class:`~anndata.AnnData` if ``copy=True``. Sets the following fields:
+    ``None``, or an :class:`~anndata.AnnData` if ``copy=True``. Sets the following fields, of ``adata`` or of the store
+    that ``output`` names:
 
     ``adata.layers[key_added]`` : :class:`numpy.ndarray` (shape ``(n_obs, n_vars)``, float dtype of the input)
         ln(TPM+1) with missing entries predicted and cut at 0; those of genes outside the vocabulary stay ``NaN``.
@@ -119,15 +127,21 @@ def impute(
     Raises
     ------
     ValueError
-        If too few genes match, the values cannot be ln(TPM+1), a slot holds something else, or ``blend`` was fitted
-        with another model.
+        If too few genes match, the values cannot be ln(TPM+1), a slot holds something else, ``blend`` was fitted with
+        another model, ``output`` does not end in ``.zarr``, or an unfinished run beside it is one of something else.
     KeyError
         If there is no such layer.
+    FileExistsError
+        If ``output`` is there already.
+    FileNotFoundError
+        If its folder is not there.
     """
     check_anndata(adata)
+    stream = None if output is None else ZarrOutput.of(output)
+    check_output(stream, copy=copy)
     keys = ImputeKeys(key_added)
-    slots = [keys.expression, keys.deviation, keys.in_vocabulary, *([keys.predicted] if predicted else [])]
-    check_slots(adata, key_added, slots)
+    slots = [keys.expression, keys.deviation, *([keys.predicted] if predicted else [])]
+    check_slots(adata, key_added, [*(slots if stream is None else []), keys.in_vocabulary])
     given = prepare(
         adata,
         model=model,
@@ -136,18 +150,21 @@ def impute(
         min_coverage=min_coverage,
         device=device,
         mask=mask,
+        digest=stream is not None,
     )
-    results = _start(given, keys, predicted=predicted)
-    fitted: dict[str, Any] = {}
-    if predicted or np.isnan(results[keys.expression][:, given.match.in_vocabulary]).any():
-        _warn_missing(given, results[keys.expression])
+    n_missing = int((given.match.n_found - given.seen.n_measured).sum())
+    arguments = {**given.params, "mask": mask or "", "predicted": predicted, "blend": blend, "key_added": key_added}
+    place = place_for(stream, adata, given, "impute", arguments)
+    predictor = None
+    if predicted or n_missing:
+        _warn_missing(given)
         predictor = _Predictor.fit(given, adata.obs_names, blend=blend)
-        fitted = predictor.to_dict()
-        _fill(given, results, keys, predictor, batch_size)
     else:
         logger.info("nothing is missing among the model's genes; the values are returned as they are")
-    n_predicted = int((~np.isnan(results[keys.deviation])).sum())
-    params = {**given.params, "mask": mask or "", "n_predicted": n_predicted, "blend": "blend" in fitted}
+    work = _Imputation(given.match, predictor, keys, predicted=predicted)
+    compute(given, work, place, "impute", batch_size=batch_size, device=device)
+    fitted = {} if predictor is None else predictor.to_dict()
+    params = {**given.params, "mask": mask or "", "n_predicted": n_missing, "blend": "blend" in fitted}
     absent = params["n_vocabulary"] - params["n_found"]
     if absent:
         logger.info(
@@ -156,20 +173,8 @@ def impute(
             given.model.name,
         )
     target = copied(adata) if copy else adata
-    results[keys.in_vocabulary] = given.match.in_vocabulary
-    write_results(target, key_added, results, params, fitted)
+    place.finish(target, key_added, {keys.in_vocabulary: given.match.in_vocabulary}, params, fitted)
     return target if copy else None
-
-
-def _start(given: ModelInput, keys: ImputeKeys, *, predicted: bool) -> dict[str, NDArray[Any]]:
-    blocks = visible_blocks(given.matrix, given.hidden, dtype=float_dtype(given.matrix))
-    layers = {
-        keys.expression: np.concatenate([block for _, block in blocks]),
-        keys.deviation: np.full(given.matrix.shape, np.nan, dtype=np.float32),
-    }
-    if predicted:
-        layers[keys.predicted] = np.full(given.matrix.shape, np.nan, dtype=np.float32)
-    return layers
 
 
 @dataclass(frozen=True)
@@ -187,10 +192,10 @@ class _Predictor:
             encoders = Encoders.of(given)
             fitted = fit_blend(encoders, read, seeds) if blend is True else Blend.from_dict(blend, encoders)
             if fitted is not None:
-                return cls(encoders, fitted, seeds)
+                return cls(encoders.without_values(), fitted, seeds)
             logger.warning("too few entries are measured to blend %s with simple methods", given.model.name)
         alone = Encoders(given)
-        return cls(alone, Alone.fit(alone, read, seeds), seeds)
+        return cls(alone.without_values(), Alone.fit(alone, read, seeds), seeds)
 
     def __call__(self, rows: slice, values: NDArray[np.float32]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Return mean and standard deviation of samples, (N, G)."""
@@ -204,43 +209,49 @@ class _Predictor:
         return {} if self.combine.residuals is None else {"residuals": self.combine.residuals}
 
 
-def _warn_missing(given: ModelInput, values: NDArray[np.floating]) -> None:
+@dataclass(frozen=True)
+class _Imputation:
+    """Values of samples with what is missing filled in, its deviation, and predictions everywhere if asked for."""
+
+    match: GeneMatch
+    predictor: _Predictor | None
+    keys: ImputeKeys
+    predicted: bool
+
+    @property
+    def models(self) -> list[BulkFormer]:
+        return [] if self.predictor is None else self.predictor.encoders.models
+
+    def __call__(self, rows: slice, values: NDArray[np.floating]) -> dict[str, NDArray[np.floating]]:
+        keys, found, columns = self.keys, self.match.found, self.match.columns[self.match.found]
+        results = {keys.expression: values.copy(), keys.deviation: np.full(values.shape, np.nan, dtype=np.float32)}
+        if self.predicted:
+            results[keys.predicted] = results[keys.deviation].copy()
+        if self.predictor is None:
+            return results
+        aligned = self.match.align(values.astype(np.float32, copy=False))
+        expression, spread = (part[:, found] for part in self.predictor(rows, aligned))
+        missing = np.isnan(values[:, columns])
+        for slot, part in ((keys.expression, expression), (keys.deviation, spread)):
+            results[slot][:, columns] = np.where(missing, part, results[slot][:, columns])
+        if self.predicted:
+            results[keys.predicted][:, columns] = expression
+        return results
+
+
+def _warn_missing(given: ModelInput) -> None:
     trained = given.model.trained_missing
     if trained is None:
         return
     n_genes = len(given.match.columns)
     # counted, because 1 - 0.95 is not 0.05 in floating point
-    missing = (n_genes - (~np.isnan(values[:, given.match.in_vocabulary])).sum(axis=1)) / n_genes
+    missing = (n_genes - given.seen.n_measured) / n_genes
     missing = missing[missing > 0]
     outside = (missing < trained[0]) | (missing > trained[1])
     if outside.any():
         message = (
-            f"{outside.sum()} of {len(values)} samples are outside what {given.model.name} was trained with: "
-            f"{trained[0]:.0%} to {trained[1]:.0%} of its genes missing. Here it is {missing.min():.1%} to "
+            f"{outside.sum()} of {len(given.seen.n_measured)} samples are outside what {given.model.name} was trained "
+            f"with: {trained[0]:.0%} to {trained[1]:.0%} of its genes missing. Here it is {missing.min():.1%} to "
             f"{missing.max():.1%}. bf.tl.score_imputation(adata) tells what its predictions are worth"
         )
         warnings.warn(message, UserWarning, stacklevel=3)
-
-
-def _fill(
-    given: ModelInput,
-    layers: dict[str, NDArray[Any]],
-    keys: ImputeKeys,
-    predict: _Predictor,
-    batch_size: int | None,
-) -> None:
-    found, columns = given.match.found, given.match.columns[given.match.found]
-    for rows, values in given.batches("impute", batch_size):
-        expression, spread = (part[:, found] for part in predict(rows, values))
-        missing = np.isnan(layers[keys.expression][rows][:, columns])
-        _put(layers[keys.expression], rows, columns, expression, missing)
-        _put(layers[keys.deviation], rows, columns, spread, missing)
-        if keys.predicted in layers:
-            _put(layers[keys.predicted], rows, columns, expression, np.ones_like(missing))
-
-
-def _put(
-    target: NDArray[Any], rows: slice, columns: NDArray[np.int64], values: NDArray[Any], where: NDArray[np.bool_]
-) -> None:
-    block = target[rows]
-    block[:, columns] = np.where(where, values, block[:, columns])

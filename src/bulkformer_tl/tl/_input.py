@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bulkformer_tl._anndata import BLOCK_ROWS, get_matrix, get_params, row_blocks
-from bulkformer_tl._keys import LOG_TPM
+from bulkformer_tl._anndata import get_matrix, get_params
 from bulkformer_tl._progress import Progress
 from bulkformer_tl._settings import settings
 from bulkformer_tl._vocabulary import GeneMatch, Identifiers, match_genes
-from bulkformer_tl.encodings import find_fault
 from bulkformer_tl.pp._identifiers import resolve_identifiers
+from bulkformer_tl.tl._blocks import visible_blocks
+from bulkformer_tl.tl._values import Seen, check_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +44,8 @@ class ModelInput:
         Where the model's genes stand among the columns.
     hidden
         Boolean matrix of entries to treat as missing, or ``None``; shape (N, n_vars).
+    seen
+        What a look at all values told.
     params
         What to store about it.
     """
@@ -52,12 +54,17 @@ class ModelInput:
     matrix: Any
     match: GeneMatch
     hidden: Any
+    seen: Seen
     params: dict[str, Any]
 
     def encode(self, values: NDArray[np.float32], *outputs: str, **options: Any) -> list[NDArray[np.float32]]:
         """Run the model and return the outputs as arrays, in the order asked for."""
         encoded: Any = self.model.encode(values, outputs=outputs, **options)  # type: ignore[arg-type]
         return [getattr(encoded, name).numpy() for name in outputs]
+
+    def without_values(self) -> ModelInput:
+        """Return the same without the cohort, small enough to be sent."""
+        return replace(self, matrix=None, hidden=None)
 
     def batches(self, description: str, batch_size: int | None) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield the samples in vocabulary order, float32, ``NaN`` where missing, with a progress bar.
@@ -83,6 +90,7 @@ def prepare(
     min_coverage: float,
     device: str | None,
     mask: str | None = None,
+    digest: bool = False,
 ) -> ModelInput:
     """Load the model, match the genes and check every value.
 
@@ -102,6 +110,8 @@ def prepare(
         Torch device; ``None`` takes :attr:`bulkformer_tl.settings.device`.
     mask
         Boolean layer of entries to hide from the model.
+    digest
+        Hash the values.
 
     Raises
     ------
@@ -116,7 +126,7 @@ def prepare(
     made = get_params(adata, layer or "")
     names = resolve_identifiers(adata, identifiers, layer)
     match = match_genes(adata.var_names, loaded.vocabulary, identifiers=names, min_share=min_coverage)
-    _check_values(adata, matrix, hidden, match, layer)
+    seen = check_values(adata, matrix, hidden, match, layer, digest=digest)
     _warn_denominator(loaded, made)
     logger.info(
         "%s (%s): %d of %d genes found (%.1f%%), %d samples",
@@ -138,7 +148,7 @@ def prepare(
         "device": str(loaded.device),
         "precision": loaded.options.precision,
     }
-    return ModelInput(loaded, matrix, match, hidden, params)
+    return ModelInput(loaded, matrix, match, hidden, seen, params)
 
 
 def load_model(model: BulkFormer | str | Path) -> BulkFormer:
@@ -157,51 +167,12 @@ def _load_known(name: str) -> BulkFormer:
     return models.load(name)
 
 
-def visible_blocks(
-    matrix: Any, hidden: Any, *, dtype: Any = np.float32, size: int = BLOCK_ROWS
-) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Yield dense blocks of rows with the hidden entries set to ``NaN``."""
-    for rows, block in row_blocks(matrix, dtype=dtype, size=size):
-        if hidden is not None:
-            block[hidden_rows(hidden, rows)] = np.nan
-        yield rows, block
-
-
-def hidden_rows(hidden: Any, rows: slice) -> NDArray[np.bool_]:
-    """Return rows of the boolean layer, dense."""
-    return next(row_blocks(hidden[rows], dtype=bool, size=rows.stop - rows.start))[1]
-
-
 def _boolean_layer(adata: AnnData, mask: str) -> Any:
     hidden = get_matrix(adata, mask)
     if np.dtype(hidden.dtype) != np.dtype(bool):
         message = f"adata.layers[{mask!r}] holds {hidden.dtype}; a mask is boolean, see bf.pp.hide"
         raise ValueError(message)
     return hidden
-
-
-def _check_values(adata: AnnData, matrix: Any, hidden: Any, match: GeneMatch, layer: str | None) -> None:
-    whole = True
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    for rows, block in visible_blocks(matrix, hidden):
-        fault, block_whole = find_fault(match.align(block))
-        whole &= block_whole
-        if fault is not None:
-            row, text = fault
-            message = (
-                f"{where} is not ln(TPM+1): sample {adata.obs_names[rows.start + row]!r} {text}{_hint(adata, layer)}"
-            )
-            raise ValueError(message)
-    if whole:
-        message = (
-            f"{where} is not ln(TPM+1): all its values are whole numbers, as counts are; "
-            f"call bf.pp.log_tpm(adata) first{_hint(adata, layer)}"
-        )
-        raise ValueError(message)
-
-
-def _hint(adata: AnnData, layer: str | None) -> str:
-    return f" (or pass layer={LOG_TPM!r})" if layer != LOG_TPM and LOG_TPM in adata.layers else ""
 
 
 def _warn_denominator(model: BulkFormer, made: dict[str, Any]) -> None:

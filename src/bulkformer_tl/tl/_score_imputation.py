@@ -11,9 +11,10 @@ import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata, check_slots, copied, gene_mask, write_results
 from bulkformer_tl._progress import Progress
+from bulkformer_tl.tl._blocks import visible_blocks
 from bulkformer_tl.tl._gaps import rmse_gaps, squared_errors
 from bulkformer_tl.tl._held_back import name_seeds
-from bulkformer_tl.tl._input import ModelInput, prepare, visible_blocks
+from bulkformer_tl.tl._input import ModelInput, prepare
 from bulkformer_tl.tl._score_model import FoldModel
 
 if TYPE_CHECKING:
