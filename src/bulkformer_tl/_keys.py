@@ -176,6 +176,29 @@ class ClassifyKeys:
 
 
 @dataclass(frozen=True)
+class ClassifyGenesKeys:
+    """Slots of :func:`bulkformer_tl.tl.classify_genes`; ``name`` starts those of the genes."""
+
+    key: str
+    name: str
+
+    @classmethod
+    def of(cls, label: str, key_added: str | None) -> ClassifyGenesKeys:
+        """Name slots after the label, or after ``key_added`` where it is given."""
+        return cls(f"classify_genes_{label}", label) if key_added is None else cls(key_added, key_added)
+
+    @property
+    def prediction(self) -> str:
+        """Predicted class."""
+        return f"var/{self.name}_pred"
+
+    @property
+    def probabilities(self) -> str:
+        """Calibrated probabilities, one column per class."""
+        return f"varm/{self.name}_proba"
+
+
+@dataclass(frozen=True)
 class CompareKeys:
     """Slots of :func:`bulkformer_tl.tl.compare`: ``uns`` alone."""
 

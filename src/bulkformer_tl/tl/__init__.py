@@ -2,6 +2,7 @@
 
 from bulkformer_tl.tl._biomarkers import biomarkers
 from bulkformer_tl.tl._classify import classify
+from bulkformer_tl.tl._classify_genes import classify_genes
 from bulkformer_tl.tl._compare import compare
 from bulkformer_tl.tl._differential_expression import differential_expression
 from bulkformer_tl.tl._drug_response import drug_response
@@ -32,6 +33,7 @@ __all__ = [
     "ZarrOutput",
     "biomarkers",
     "classify",
+    "classify_genes",
     "compare",
     "differential_expression",
     "drug_response",
