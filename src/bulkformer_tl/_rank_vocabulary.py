@@ -43,6 +43,8 @@ class RankVocabulary:
         Median of the gene's counts above zero over a corpus, samples scaled to 10,000; shape (G,).
     specials
         Tokens of ``<pad>``, ``<mask>``, and where there are such ``<cls>`` and ``<eos>``.
+    numbered
+        The whole dictionary: every name that has a token, genes without a median too.
     renamed
         Retired and other names to identifiers; ``None`` takes names as they are.
     name
@@ -53,6 +55,7 @@ class RankVocabulary:
     tokens: NDArray[np.int32]
     medians: NDArray[np.float64]
     specials: Mapping[str, int]
+    numbered: Mapping[str, int]
     renamed: Mapping[str, str] | None = None
     name: str = "custom"
 
@@ -86,14 +89,15 @@ class RankVocabulary:
         """
         known, name = _medians(medians)
         numbered = _tokens(tokens, [*specials, *known])
-        special_tokens = {special: numbered.pop(special) for special in SPECIALS if special in numbered}
+        special_tokens = {special: numbered[special] for special in SPECIALS if special in numbered}
         if PAD not in special_tokens:
             message = f"the tokens hold no {PAD}; pass the token dictionary that was published with the model"
             raise ValueError(message)
         genes = sorted((gene for gene in numbered if gene in known), key=lambda gene: numbered[gene])
-        if len(genes) < LEAST_SHARE * len(numbered) or not genes:
+        n_genes = len(numbered) - len(special_tokens)
+        if len(genes) < LEAST_SHARE * n_genes or not genes:
             message = (
-                f"only {len(genes):,} of the {len(numbered):,} genes that have a token have a median in {name!r}; pass "
+                f"only {len(genes):,} of the {n_genes:,} genes that have a token have a median in {name!r}; pass "
                 "the medians that were published with these tokens, or take both from bf.pp.build_vocabulary(corpus)"
             )
             raise ValueError(message)
@@ -103,6 +107,7 @@ class RankVocabulary:
             tokens=np.array([numbered[gene] for gene in genes], dtype=np.int32),
             medians=np.array([known[gene] for gene in genes], dtype=np.float64),
             specials=special_tokens,
+            numbered=numbered,
             renamed=None if other is None else {str(old): str(new) for old, new in other.items()},
             name=name,
         )

@@ -15,7 +15,7 @@ import pandas as pd
 from bulkformer_tl import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,6 +51,8 @@ class GeneVocabulary:
         Mean ln(TPM+1) in the corpus of the model, ``NaN`` where unknown.
     medians
         Median of the corpus' counts above zero, samples scaled to a sum of 10,000; ``NaN`` where unknown.
+    renamed
+        Retired identifiers to those of this vocabulary, where a model comes with such a dictionary.
     """
 
     ids: NDArray[np.str_]
@@ -59,6 +61,7 @@ class GeneVocabulary:
     name: str = "custom"
     means: NDArray[np.float64] | None = None
     medians: NDArray[np.float64] | None = None
+    renamed: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         index = pd.Index(self.ids)
@@ -219,13 +222,15 @@ def match_genes(
         for one gene. The messages name the call that mends it.
     """
     ids = to_ensembl(names, identifiers=identifiers)
+    if vocabulary.renamed is not None:
+        ids = np.array([vocabulary.renamed.get(name, name) for name in ids.tolist()], dtype=str)
     wanted = pd.Index(vocabulary.ids)
     relevant = pd.Series(ids, index=np.asarray(names, dtype=str))
     relevant = relevant[relevant.isin(wanted)]
     if relevant.empty:
         raise ValueError(_nothing_found(names, vocabulary, identifiers))
     if relevant.duplicated().any():
-        raise ValueError(_several_columns(relevant))
+        raise ValueError(_several_columns(relevant, renamed=vocabulary.renamed is not None))
     columns = pd.Index(ids).where(pd.Index(ids) != "", other=None)
     positions = pd.Series(np.arange(len(columns)), index=columns)
     positions = positions[positions.index.isin(wanted)]
@@ -370,11 +375,12 @@ def _nothing_found(names: pd.Index | Sequence[str], vocabulary: GeneVocabulary, 
     )
 
 
-def _several_columns(relevant: pd.Series) -> str:
+def _several_columns(relevant: pd.Series, *, renamed: bool) -> str:
     gene = relevant[relevant.duplicated()].iloc[0]
     columns = relevant.index[relevant == gene].tolist()
     n = int(relevant.duplicated(keep=False).sum())
     return (
         f"{n} columns share a gene with another column, for example {columns} are all {gene}; "
-        "call adata = bf.pp.merge_duplicates(adata) on counts or TPM first"
+        f"call adata = bf.pp.merge_duplicates(adata{', renamed=model.vocabulary.renamed' * renamed}) on counts or TPM "
+        "first"
     )

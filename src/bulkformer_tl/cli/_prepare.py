@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from bulkformer_tl.cli._options import Conversion, Reading, Running
-    from bulkformer_tl.models import BulkFormer
 
 logger = logging.getLogger(__name__)
 
@@ -94,17 +93,24 @@ def ready(path: Path, reading: Reading, conversion: Conversion, running: Running
 
     Returns
     -------
-    The data, the model, and the layer that holds ln(TPM+1).
+    The data, the model, and the layer that holds what it reads.
     """
-    from bulkformer_tl import models
+    from bulkformer_tl import models, pp
 
     unit_of(conversion)
     if not path.exists():
         message = f"there is no file or folder {path}"
         raise FileNotFoundError(message)
     # the model first: if it is absent there is no use in reading
-    model: BulkFormer = models.load(running.model, device=running.device)
+    model: Any = models.load(running.model, device=running.device)
     adata = read_input(path, reading)
+    if model.input_unit == "counts":
+        if unit_of(conversion) not in {"counts", None}:
+            message = f"{model.name} reads raw counts; give it a file or --layer with counts, and no other unit"
+            raise ValueError(message)
+        if conversion.merge_duplicates:
+            adata = pp.merge_duplicates(adata, layer=running.layer, identifiers=conversion.identifiers)
+        return adata, model, running.layer
     adata, layer = to_log_tpm(
         adata, conversion, layer=running.layer, denominator=model.denominator, vocabulary=model.vocabulary
     )

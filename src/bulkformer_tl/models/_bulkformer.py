@@ -147,6 +147,11 @@ class BulkFormer:
         return self.engine or EngineOptions(precision=settings.precision)
 
     @property
+    def precision(self) -> str:
+        """Precision of matrix products."""
+        return self.options.precision
+
+    @property
     def config(self) -> Any:
         """Sizes of the network."""
         return self.network.config

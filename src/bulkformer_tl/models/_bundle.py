@@ -20,6 +20,8 @@ from bulkformer_tl.models._bioformer_model import BioFormer, binnings_as_plain
 from bulkformer_tl.models._bulkformer import BulkFormer
 from bulkformer_tl.models._families import BINNED, make_config
 from bulkformer_tl.models._files import read_json, read_tensors, require_file, sha256, verify_manifest
+from bulkformer_tl.models._geneformer import Geneformer
+from bulkformer_tl.models._geneformer_files import write_geneformer
 from bulkformer_tl.models._state import build
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ _BINNED_FACTS = ("name", "family", "trained_missing")
 
 
 def convert(
-    model: BulkFormer | BioFormer,
+    model: BulkFormer | BioFormer | Geneformer,
     folder: str | Path,
     *,
     dtype: Literal["float32", "float16", "bfloat16"] | None = None,
@@ -45,7 +47,8 @@ def convert(
 
     A bundle holds ``config.json``, ``model.safetensors`` (every tensor once), ``genes.csv``, ``graph.safetensors``
     (where the model has a graph), ``README.md`` and ``manifest.json`` with the size and SHA-256 of each and where they
-    came from. It is written beside its place and moved there when complete.
+    came from. It is written beside its place and moved there when complete. A Geneformer becomes a folder as published,
+    its dictionaries as JSON.
 
     Parameters
     ----------
@@ -55,9 +58,9 @@ def convert(
         New folder, or an empty one.
     dtype
         Precision in which weights are stored; ``None`` stores them as they are, so that they come back bit for bit.
-        They are always read back in the network's own precision.
+        They are always read back in the network's own precision. Of a BulkFormer only.
     card
-        Text of ``README.md``; ``None`` writes what the model knows of itself.
+        Text of ``README.md``; ``None`` writes what the model knows of itself. Of a BulkFormer only.
 
     Returns
     -------
@@ -65,9 +68,14 @@ def convert(
 
     Raises
     ------
+    ValueError
+        If a Geneformer was loaded in 8 or 4 bits, or is given a ``dtype`` or ``card``.
     FileExistsError
         If the folder holds something already.
     """
+    if isinstance(model, Geneformer) and (dtype or card):
+        message = f"{model.name} is written as it is published; leave out dtype and card"
+        raise ValueError(message)
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         message = f"{target} holds something already and is left as it is; choose a new folder"
@@ -76,7 +84,10 @@ def convert(
     unfinished = target.parent / f".{target.name}.{uuid4().hex[:8]}"
     try:
         unfinished.mkdir()
-        _write(model, unfinished, getattr(torch, dtype) if dtype else None, card)
+        if isinstance(model, Geneformer):
+            write_geneformer(model, unfinished)
+        else:
+            _write(model, unfinished, getattr(torch, dtype) if dtype else None, card)
         # a folder takes the place of an empty one, but not on every system
         if target.exists():
             target.rmdir()

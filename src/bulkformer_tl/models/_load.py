@@ -15,6 +15,7 @@ from bulkformer_tl.models._authors import (
 )
 from bulkformer_tl.models._bundle import is_bundle, load_bundle
 from bulkformer_tl.models._files import require_file, verify_file
+from bulkformer_tl.models._geneformer_files import PREFIX, is_geneformer, load_geneformer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,8 @@ def load(
     ----------
     source
         A name from :func:`available` (whose files are in the package or in the cache), a bundle folder, the authors'
-        six-file folder of ``bulkformer-latest``, or a checkpoint of theirs (``.pt``, or ``.safetensors``).
+        six-file folder of ``bulkformer-latest``, or a checkpoint of theirs (``.pt``, or ``.safetensors``). A folder of
+        Geneformer, or ``"geneformer:"`` and what :func:`load_geneformer` takes, gives that model.
     graph
         For a checkpoint: the files of the gene graph's edges and of their weights.
     genes
@@ -73,6 +75,12 @@ def load(
     >>> import bulkformer_tl as bf
     >>> model = bf.models.load("bulkformer-mini")
     """
+    if str(source).startswith(PREFIX) or is_geneformer(Path(source)):
+        if graph or genes or protein is not None or mask_prob is not None:
+            message = f"{source} is a Geneformer, which has no graph, genes file, protein table or mask_prob"
+            raise ValueError(message)
+        # it answers to the same calls
+        return cast("BulkFormer", load_geneformer(str(source).removeprefix(PREFIX), device=device))
     table = read_protein(Path(protein) if isinstance(protein, str) else protein)
     files = {"graph": graph[0], "graph_weight": graph[1]} if graph else {}
     files |= {"genes": genes} if genes else {}

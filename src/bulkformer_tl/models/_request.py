@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bulkformer_tl.models._bulkformer import BulkFormer
+    from bulkformer_tl.models._geneformer import Geneformer
 
 #: ln(1e6 + 1), the largest value that a ln(TPM+1) can have, rounded up as the authors do.
 LARGEST = 13.81552
@@ -91,16 +92,16 @@ def check_request(
         raise ValueError(message)
     return Request(
         outputs=frozenset(outputs),
-        genes=_check_positions(model, genes, "genes"),
+        genes=check_positions(model, genes, "genes"),
         pooling=rule,
-        pool_genes=_check_positions(model, pool_genes, "pool_genes"),
+        pool_genes=check_positions(model, pool_genes, "pool_genes"),
         observed_only=model.pooling_observed_only if observed_only is None else observed_only,
         summary_columns=summary_columns,
         protein=protein,
     )
 
 
-def _check_positions(model: BulkFormer, genes: Any, name: str) -> Tensor | None:
+def check_positions(model: BulkFormer | Geneformer, genes: Any, name: str) -> Tensor | None:
     if genes is None:
         return None
     chosen = np.asarray(genes)

@@ -15,6 +15,8 @@ from bulkformer_tl.pp._identifiers import resolve_identifiers
 from bulkformer_tl.pp._scan import scan
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -28,7 +30,13 @@ _KEY = "merge_duplicates"
 LISTED = 20
 
 
-def merge_duplicates(adata: AnnData, *, layer: str | None = None, identifiers: Identifiers | None = None) -> AnnData:
+def merge_duplicates(
+    adata: AnnData,
+    *,
+    layer: str | None = None,
+    identifiers: Identifiers | None = None,
+    renamed: Mapping[str, str] | None = None,
+) -> AnnData:
     """Return a new AnnData in which every gene has one column, the sum of its columns.
 
     Columns belong to one gene if they have the same Ensembl id without version, or other names of the same gene.
@@ -43,6 +51,8 @@ def merge_duplicates(adata: AnnData, *, layer: str | None = None, identifiers: I
         out otherwise.
     identifiers
         What ``var_names`` are; ``None`` takes what :func:`bulkformer_tl.pp.log_tpm` was told, else Ensembl ids.
+    renamed
+        Retired Ensembl ids to those that took their place; columns of both are added.
 
     Returns
     -------
@@ -69,7 +79,7 @@ def merge_duplicates(adata: AnnData, *, layer: str | None = None, identifiers: I
     check_anndata(adata)
     names = resolve_identifiers(adata, identifiers, layer)
     matrix = get_matrix(adata, layer)
-    genes = _genes(adata.var_names, names)
+    genes = _genes(adata.var_names, names, renamed or {})
     codes, unique = pd.factorize(genes)
     fault = _fault(matrix)
     if fault and len(unique) < adata.n_vars:
@@ -98,9 +108,10 @@ def _merge(adata: AnnData, codes: NDArray[np.int64]) -> AnnData:
     return on_genes(adata, matrix=matrix, var=adata.var.iloc[first].copy(), layers=layers)
 
 
-def _genes(names: pd.Index, identifiers: Identifiers) -> NDArray[Any]:
+def _genes(names: pd.Index, identifiers: Identifiers, renamed: Mapping[str, str]) -> NDArray[Any]:
     """Return what columns are grouped by: the Ensembl id, or the name itself where that is unknown."""
-    ids = to_ensembl(names, identifiers=identifiers).astype(object)
+    known = to_ensembl(names, identifiers=identifiers).tolist()
+    ids = np.array([renamed.get(name, name) for name in known], dtype=object)
     return np.where(ids == "", np.asarray(names, dtype=object), ids)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import Identifiers
-    from bulkformer_tl.models import BulkFormer
+    from bulkformer_tl.models import BulkFormer, Geneformer
 
 POOLINGS = ("mean", "max", "median", "all")
 
@@ -29,9 +29,9 @@ POOLINGS = ("mean", "max", "median", "all")
 def embed(
     adata: AnnData,
     *,
-    model: BulkFormer | str | Path = "bulkformer-mini",
+    model: BulkFormer | Geneformer | str | Path = "bulkformer-mini",
     layer: str | None = None,
-    pooling: Literal["mean", "max", "median", "all"] | None = None,
+    pooling: Literal["mean", "max", "median", "all", "cls"] | None = None,
     observed_only: bool | None = None,
     mask_var: NDArray[np.bool_] | str | None = None,
     summary_columns: bool = False,
@@ -43,7 +43,7 @@ def embed(
     device: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Embed samples with a pretrained BulkFormer.
+    """Embed samples with a pretrained BulkFormer, or another encoder behind the same protocol.
 
     Runs the encoder without gradients and pools its gene vectors into one vector per sample. Genes are matched by
     identifier, so ``adata`` may hold them in any order, and more or fewer than the model knows; absent genes and
@@ -52,14 +52,15 @@ def embed(
     Parameters
     ----------
     adata
-        Samples by genes, with ln(TPM+1) values; see :func:`bulkformer_tl.pp.log_tpm`.
+        Samples by genes, with ln(TPM+1) values (see :func:`bulkformer_tl.pp.log_tpm`), or the raw counts that a
+        Geneformer reads.
     model
-        A loaded model, a name of :func:`bulkformer_tl.models.available`, or a bundle folder.
+        A loaded model, or what :func:`bulkformer_tl.models.load` takes: a name, a folder, ``"geneformer:<folder>"``.
     layer
         Key of :attr:`~anndata.AnnData.layers` to read; ``None`` reads ``X``.
     pooling
-        How gene vectors become one: ``"mean"``, ``"max"``, ``"median"``, or ``"all"``, the sum of the three. ``None``
-        takes the model's published rule.
+        How gene vectors become one: ``"mean"``, ``"max"``, ``"median"``, or ``"all"``, the sum of the three; or
+        ``"cls"``, the vector of the token ``<cls>`` of a Geneformer V2. ``None`` takes the model's published rule.
     observed_only
         Pool over measured genes only. ``None`` takes the model's published rule.
     mask_var
@@ -102,8 +103,9 @@ def embed(
     Raises
     ------
     ValueError
-        If too few genes match, the values cannot be ln(TPM+1), a slot holds something else, ``output`` does not end in
-        ``.zarr``, or an unfinished run beside it is one of something else.
+        If too few genes match, the values cannot be what the model reads, a sample has no gene that a Geneformer
+        knows, a slot holds something else, ``output`` does not end in ``.zarr``, or an unfinished run beside it is one
+        of something else.
     KeyError
         If there is no such layer or ``var`` column.
     FileExistsError

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import GeneMatch, Identifiers
-    from bulkformer_tl.models import BulkFormer
+    from bulkformer_tl.models import BulkFormer, Geneformer
 
 
 def gene_embeddings(
     adata: AnnData,
     *,
-    model: BulkFormer | str | Path = "bulkformer-mini",
+    model: BulkFormer | Geneformer | str | Path = "bulkformer-mini",
     contextual: bool = False,
     layer: str | None = None,
     groupby: str | None = None,
@@ -39,17 +39,19 @@ def gene_embeddings(
     device: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Gene vectors of a pretrained BulkFormer, one row per gene of ``adata``.
+    """Gene vectors of a pretrained model, one row per gene of ``adata``.
 
     The static vectors are the model's own gene table and need no expression. Contextual vectors are those of the last
-    layer, averaged over the samples, or over the samples of each group.
+    layer (of Geneformer, the layer it was loaded with), averaged over the samples, or over the samples of each group;
+    of Geneformer over those that express the gene.
 
     Parameters
     ----------
     adata
-        Samples by genes; for contextual vectors with ln(TPM+1) values. To choose samples, pass ``adata[chosen]``.
+        Samples by genes; for contextual vectors with ln(TPM+1) values, or the counts that a Geneformer reads. To choose
+        samples, pass ``adata[chosen]``.
     model
-        A loaded model, a name of :func:`bulkformer_tl.models.available`, or a bundle folder.
+        A loaded model, or what :func:`bulkformer_tl.models.load` takes: a name, a folder, ``"geneformer:<folder>"``.
     contextual
         Average the last layer's vectors over samples instead of taking the static table.
     layer
@@ -151,14 +153,21 @@ def _contextual(
         message = f"mask_var selects no gene that {given.model.name} knows"
         raise ValueError(message)
     sums: dict[str | None, Any] = dict.fromkeys(groups, 0.0)
+    counts = {name: np.zeros((len(genes), 1), dtype=np.int64) for name in groups}
     for rows, values in given.batches("gene_embeddings", batch_size):
         vectors = given.encode(values, "genes", genes=genes)[0].astype(np.float64)
+        # where a model has vectors of expressed genes only, the others are NaN
+        present = ~np.isnan(vectors[:, :, :1])
+        vectors[~present[:, :, 0]] = 0
         for name, members in groups.items():
             sums[name] = sums[name] + vectors[members[rows]].sum(axis=0)
-    return {
-        name: _place((sums[name] / members.sum()).astype(np.float32), genes, given.match, chosen)
-        for name, members in groups.items()
-    }
+            counts[name] += present[members[rows]].sum(axis=0)
+    return {name: _place(_divide(sums[name], counts[name]), genes, given.match, chosen) for name in groups}
+
+
+def _divide(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return means, ``NaN`` where nothing was counted."""
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
 
 
 def _place(

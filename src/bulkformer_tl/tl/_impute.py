@@ -15,7 +15,7 @@ from bulkformer_tl._keys import ImputeKeys
 from bulkformer_tl.tl._blend import Blend, fit_blend
 from bulkformer_tl.tl._encoders import Alone, Encoders
 from bulkformer_tl.tl._held_back import name_seeds, read_samples
-from bulkformer_tl.tl._input import ModelInput, prepare
+from bulkformer_tl.tl._input import ModelInput, check_predicts, prepare
 from bulkformer_tl.tl._run import check_output, compute, place_for
 from bulkformer_tl.tl._zarr_output import ZarrOutput
 
@@ -152,6 +152,7 @@ def impute(
         mask=mask,
         digest=stream is not None,
     )
+    check_predicts(given.model)
     n_missing = int((given.match.n_found - given.seen.n_measured).sum())
     arguments = {**given.params, "mask": mask or "", "predicted": predicted, "blend": blend, "key_added": key_added}
     place = place_for(stream, adata, given, "impute", arguments)

@@ -16,6 +16,7 @@ from bulkformer_tl._settings import settings
 from bulkformer_tl._vocabulary import GeneMatch, Identifiers, match_genes
 from bulkformer_tl.pp._identifiers import resolve_identifiers
 from bulkformer_tl.tl._blocks import visible_blocks
+from bulkformer_tl.tl._counts import check_counts
 from bulkformer_tl.tl._values import Seen, check_values
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from bulkformer_tl.models import BulkFormer
+    from bulkformer_tl.models import BulkFormer, Geneformer
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class ModelInput:
     model
         The loaded model.
     matrix
-        Expression, ln(TPM+1), as it is stored; shape (N, n_vars).
+        Expression, in the model's unit, as it is stored; shape (N, n_vars).
     match
         Where the model's genes stand among the columns.
     hidden
@@ -84,7 +85,7 @@ class ModelInput:
 def prepare(
     adata: AnnData,
     *,
-    model: BulkFormer | str | Path,
+    model: BulkFormer | Geneformer | str | Path,
     layer: str | None,
     identifiers: Identifiers | None,
     min_coverage: float,
@@ -99,9 +100,9 @@ def prepare(
     adata
         Samples by genes.
     model
-        A loaded model, a registry name or a bundle folder.
+        A loaded model, or what names one.
     layer
-        Where the ln(TPM+1) values are; ``None`` reads ``X``.
+        Where the values are, in the unit that the model reads; ``None`` reads ``X``.
     identifiers
         What ``var_names`` are; ``None`` takes what :func:`bulkformer_tl.pp.log_tpm` was told for this layer.
     min_coverage
@@ -118,7 +119,8 @@ def prepare(
     KeyError
         If a layer is not there.
     ValueError
-        If the genes do not match or the values cannot be ln(TPM+1); the message names the call that mends it.
+        If the genes do not match or the values cannot be what the model reads; the message names the call that mends
+        it.
     """
     matrix = get_matrix(adata, layer)
     hidden = None if mask is None else _boolean_layer(adata, mask)
@@ -126,7 +128,10 @@ def prepare(
     made = get_params(adata, layer or "")
     names = resolve_identifiers(adata, identifiers, layer)
     match = match_genes(adata.var_names, loaded.vocabulary, identifiers=names, min_share=min_coverage)
-    seen = check_values(adata, matrix, hidden, match, layer, digest=digest)
+    if loaded.input_unit == "counts":
+        seen = check_counts(adata, matrix, hidden, match, name=loaded.name, digest=digest)
+    else:
+        seen = check_values(adata, matrix, hidden, match, layer, digest=digest)
     _warn_denominator(loaded, made)
     logger.info(
         "%s (%s): %d of %d genes found (%.1f%%), %d samples",
@@ -146,22 +151,44 @@ def prepare(
         "n_found": match.n_found,
         "coverage": match.coverage,
         "device": str(loaded.device),
-        "precision": loaded.options.precision,
+        "precision": loaded.precision,
     }
     return ModelInput(loaded, matrix, match, hidden, seen, params)
 
 
-def load_model(model: BulkFormer | str | Path) -> BulkFormer:
-    """Return a loaded model as it is, or load one by name or folder; models of the registry are kept."""
+def check_predicts(model: BulkFormer) -> None:
+    """Refuse a model that cannot predict expression.
+
+    Raises
+    ------
+    ValueError
+        If it only reads counts.
+    """
+    if model.input_unit == "counts":
+        message = (
+            f"{model.name} reads counts and predicts no ln(TPM+1); pass a model of BulkFormer, bf.models.available() "
+            "lists them"
+        )
+        raise ValueError(message)
+
+
+def load_model(model: Any) -> Any:
+    """Return a loaded model as it is, or load one by name or folder; models of the registry are kept.
+
+    Parameters
+    ----------
+    model
+        A loaded model, or what names one.
+    """
     from bulkformer_tl import models, registry
 
-    if isinstance(model, models.BulkFormer):
+    if isinstance(model, models.BulkFormer | models.Geneformer):
         return model
     return _load_known(str(model)) if str(model) in registry.available() else models.load(model)
 
 
 @lru_cache(maxsize=2)
-def _load_known(name: str) -> BulkFormer:
+def _load_known(name: str) -> Any:
     from bulkformer_tl import models
 
     return models.load(name)
@@ -177,7 +204,7 @@ def _boolean_layer(adata: AnnData, mask: str) -> Any:
 
 def _warn_denominator(model: BulkFormer, made: dict[str, Any]) -> None:
     used = made.get("denominator")
-    if used is not None and used != model.denominator:
+    if None not in (used, model.denominator) and used != model.denominator:
         message = (
             f"{model.name} was trained on TPM over {model.denominator!r} genes, this layer was made with "
             f"denominator={used!r}; call bf.pp.log_tpm(adata, denominator={model.denominator!r}) for its own unit"

@@ -14,7 +14,7 @@ from bulkformer_tl._progress import Progress
 from bulkformer_tl.tl._blocks import visible_blocks
 from bulkformer_tl.tl._gaps import rmse_gaps, squared_errors
 from bulkformer_tl.tl._held_back import name_seeds
-from bulkformer_tl.tl._input import ModelInput, prepare
+from bulkformer_tl.tl._input import ModelInput, check_predicts, prepare
 from bulkformer_tl.tl._score_model import FoldModel
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def score_imputation(
     _check_request(rates, by, mask_var, seeds)
     visible = gene_mask(adata, mask_var)
     given = prepare(adata, model=model, layer=layer, identifiers=identifiers, min_coverage=min_coverage, device=device)
+    check_predicts(given.model)
     members = _members(adata, groups)
     splits = protocol.split(adata.n_obs, groups=members)
     values = np.concatenate([block[:, _columns(given)] for _, block in visible_blocks(given.matrix, None)])

@@ -106,12 +106,14 @@ class _Look:
     def __call__(self, _: slice, block: NDArray[Any]) -> _Found:
         aligned = self.match.align(block.astype(np.float32, copy=False))
         fault, whole = find_fault(aligned)
-        digests = np.stack([_digest(row) for row in block]) if self.digest else None
+        digests = row_digests(block) if self.digest else None
         return _Found(fault, whole, (~np.isnan(aligned)).sum(axis=1), digests)
 
 
-def _digest(row: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.frombuffer(hashlib.sha256(np.ascontiguousarray(row)).digest(), dtype=np.uint8)
+def row_digests(block: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the SHA-256 of each row, (n, 32)."""
+    hashes = [hashlib.sha256(np.ascontiguousarray(row)).digest() for row in block]
+    return np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(len(block), 32)
 
 
 def _hint(adata: AnnData, layer: str | None) -> str:

@@ -164,8 +164,9 @@ def _gather(corpus: CorpusLike, config: PretrainConfig, vocabulary: Any, graph: 
     from bulkformer_tl.models import BulkFormer, load
     from bulkformer_tl.train._network import as_graph, check_start, graph_checksum
 
-    model = start if isinstance(start, BulkFormer) or start is None else load(start, device="cpu")
+    model: Any = load(start, device="cpu") if isinstance(start, str | Path) else start
     if model is not None:
+        refuse_unless(isinstance(model, BulkFormer), f"training goes on from a BulkFormer; {start!r} is none")
         check_start(config, model)
         refuse_unless(
             vocabulary is None and graph is None,
