@@ -210,6 +210,7 @@ def draw_scaling(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     axes.set(xscale="log", xlabel="trained weights", ylabel="RMSE at hidden genes, ln(TPM+1)")
     axes.set_xticks(np.unique(weights), [f"{count:,.0f}" for count in np.unique(weights)])
     axes.minorticks_off()
+    axes.margins(0.08)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     return axes
 
