@@ -17,6 +17,7 @@ maximum over all genes and features. Three things make the same numbers cheap:
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,34 +48,45 @@ class RandomFeatures:
         self.scale = projection.shape[1] ** -0.25
         # float16 has no room for sums over all genes
         self.dtype = torch.float32 if options.dtype == torch.float16 else options.dtype
-        self.projection = (self.scale * projection).T.to(self.dtype).contiguous()
+        self.projection = (self.scale * projection).to(self.dtype)
         self.longest = float(projection.norm(dim=1).max())
         # to look at the bound is cheap where the processor itself waits for it
         self.unshifted = options.unshifted and projection.device.type == "cpu"
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take vectors x (H, T, E) apart.
+    def __call__(self, x: Tensor, *, together: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Take vectors x (H, T, E) apart; genes come last in what is returned, where processors like them best.
+
+        Parameters
+        ----------
+        x
+            Queries or keys, in the precision of products.
+        together
+            Whether all vectors of a head have one maximum, (H, 1, 1), as keys, or each its own, (H, 1, T).
 
         Returns
         -------
-        ``exp(P x' - r)`` (H, T, M); the logarithm ``r - |x'|^2 / 2`` of the factor that it lacks (H, T, 1), with r zero
-        or the maximum; and that maximum of ``P x'`` (H, T, 1). The last two are float32.
+        ``exp(P x' - r)`` (H, M, T); the logarithm ``r - |x'|^2 / 2`` of the factor that it lacks (H, 1, T), with r zero
+        or the maximum; and that maximum of ``P x'``. The last two are float32.
         """
-        exponents = (x.flatten(0, 1) @ self.projection).view(*x.shape[:2], -1)
-        half = x.float().square_().sum(dim=-1, keepdim=True).mul_(self.scale**2 / 2)
+        exponents = torch.bmm(self.projection.expand(len(x), -1, -1), x.mT)
+        half = x.float().square().sum(dim=-1)[:, None].mul_(self.scale**2 / 2)
         if self.unshifted and self.longest * math.sqrt(2 * float(half.max())) < SAFE:
             if self.dtype == torch.bfloat16:
                 # of positive numbers the largest has the largest bits, which is found faster
                 grown = exponents.exp_()
-                top = grown.view(torch.int16).amax(dim=-1, keepdim=True).view(torch.bfloat16).float().log_()
+                top = _largest(grown.view(torch.int16), together=together).view(torch.bfloat16).float().log_()
                 return grown, half.neg_(), top
-            top = exponents.amax(dim=-1, keepdim=True)
+            top = _largest(exponents, together=together)
             return exponents.exp_(), half.neg_(), top
         exponents = exponents.float()
-        top = exponents.amax(dim=-1, keepdim=True)
+        top = _largest(exponents, together=together)
         # denormal numbers are slow, and too small to be seen beside the small constant
         grown = exponents.sub_(top).exp_().clamp_(min=TINY).to(self.dtype)
         return grown, top - half, top
+
+
+def _largest(x: Tensor, *, together: bool) -> Tensor:
+    return x.flatten(1).amax(dim=1)[:, None, None] if together else x.amax(dim=1, keepdim=True)
 
 
 class KeyValueSums:
@@ -90,38 +102,37 @@ class KeyValueSums:
 
     def __init__(self, features: RandomFeatures, heads: int, width: int) -> None:
         self.features = features
-        make = features.projection.new_zeros
-        # the last column sums the features alone
-        self.sums = make((heads, features.projection.shape[1], width + 1), dtype=torch.float32)
-        self.total = make((heads, 1, width + 1), dtype=torch.float32)
-        self.top = make((heads, 1, 1), dtype=torch.float32).fill_(-torch.inf)
+        make = partial(torch.zeros, device=features.projection.device)
+        # the last row sums the features alone
+        self.sums = make(heads, width + 1, len(features.projection))
+        self.total = make(heads, width + 1, 1)
+        self.top = make(heads, 1, 1).fill_(-torch.inf)
 
     def add(self, keys: Tensor, values: Tensor) -> None:
         """Add genes, (H, T, E) each."""
-        grown, lacking, top = self.features(keys)
-        larger = torch.maximum(self.top, top.amax(dim=1, keepdim=True))
+        grown, lacking, top = self.features(keys, together=True)
+        larger = torch.maximum(self.top, top)
         self.sums.mul_((self.top - larger).exp_())
         self.top = larger
-        wide = torch.cat([values.float(), values.new_ones(*values.shape[:-1], 1, dtype=torch.float32)], dim=-1)
-        self.total += wide.sum(dim=1, keepdim=True)
-        weighted = wide.mul_((lacking - larger).exp_().clamp_(min=TINY)).to(grown.dtype)
-        if grown.dtype == torch.float32:
-            self.sums.baddbmm_(grown.mT, weighted)
-        else:
-            self.sums += grown.mT @ weighted
+        grown *= (lacking - larger).exp_().clamp_(min=TINY).to(grown.dtype)
+        self.sums[:, :-1] += (grown @ values).mT
+        self.sums[:, -1] += grown.sum(dim=-1, dtype=torch.float32)
+        self.total[:, :-1, 0] += values.sum(dim=1, dtype=torch.float32)
+        self.total[:, -1] += values.shape[1]
 
     def finish(self, out: Operation) -> None:
         """Add the share of the small constant, once all genes are in, and take what is common to all queries out."""
         self.sums.add_(self.total, alpha=EPSILON)
-        self.constant = EPSILON * self.sums.sum(dim=1, keepdim=True)
+        self.constant = EPSILON * self.sums.sum(dim=-1, keepdim=True)
         self.lowered = self.sums.to(self.features.dtype)
-        #: What queries read that find all features alike, (H, 1, E), and what the layer makes of it, (D,).
-        self.common = self.constant[..., :-1] / self.constant[..., -1:]
+        #: What queries read that find all features alike, (H, E, 1), and what the layer makes of it, (D,).
+        self.common = self.constant[:, :-1] / self.constant[:, -1:]
         self.shared = out(self.common.flatten())
 
     def read(self, queries: Tensor) -> Tensor:
-        """Return by how much what queries (H, T, E) read differs from ``common``, (H, T, E), float32."""
-        grown, lacking, top = self.features(queries)
-        wide = (grown @ self.lowered).float().mul_((lacking - top).exp_().clamp_(min=TINY)).add_(self.constant)
-        read: Tensor = wide[..., :-1] / wide[..., -1:]
+        """Return by how much what queries (H, T, E) read differs from ``common``, (H, E, T), float32."""
+        grown, lacking, top = self.features(queries, together=False)
+        factor = (lacking - top).exp_().clamp_(min=TINY)
+        wide = (self.lowered @ grown).float().mul_(factor).add_(self.constant)
+        read: Tensor = wide[:, :-1] / wide[:, -1:]
         return read.sub_(self.common)

@@ -37,8 +37,8 @@ class Stage(Protocol):
     def collect(self, found: Any, rows: Rows, x: Tensor) -> Tensor:
         """Collect from a block of genes (T, D), and return what to keep of it until it is spread to, (T, D)."""
 
-    def finish(self, found: Any) -> None:
-        """Work out what is spread."""
+    def finish(self, found: Any, kept: Tensor) -> None:
+        """Work out what is spread; may add to what was kept of all genes, (G, D)."""
 
     def spread(self, found: Any, rows: Rows, x: Tensor) -> Tensor:
         """Return genes (T, D) with what the whole sample gives them; may overwrite them."""
@@ -78,7 +78,7 @@ class Attention:
         found.add(self._split(self.to_keys(normalised)), self._split(self.to_values(normalised)))
         return x
 
-    def finish(self, found: KeyValueSums) -> None:
+    def finish(self, found: KeyValueSums, kept: Tensor) -> None:
         """Complete the sums.
 
         What all genes read in common goes out in float32, once for the sample: rounded, it would be rounded alike in
@@ -89,7 +89,7 @@ class Attention:
     def spread(self, found: KeyValueSums, rows: Rows, x: Tensor) -> Tensor:
         """Add what a block's queries read, then its feed-forward network."""
         read = found.read(self._split(self.to_queries(self._norm(0, x))))
-        x += self.to_out(read.transpose(0, 1).flatten(1))
+        x += self.to_out(read.flatten(0, 1).to(self.dtype).t().contiguous())
         x += found.shared
         x += self.narrow(self.widen(self._norm(1, x)))
         return x
@@ -117,22 +117,25 @@ class Graph:
 
     def __init__(self, network: Encoder, width: int) -> None:
         self.adjacency = network.adjacency()
+        self.device = network.adjacency()[-1].device
         self.widest = self.width = width
+        if len(self.adjacency) == 1 and self.device.type == "cpu":
+            # the products' own type of indices, which would be converted each time
+            (graph,) = self.adjacency
+            parts = graph.crow_indices().int(), graph.col_indices().int(), graph.values()
+            self.adjacency = (torch.sparse_csr_tensor(*parts, graph.shape, check_invariants=False),)
 
-    def start(self, genes: int) -> dict[str, Tensor]:
-        """Return an empty table of all genes."""
-        device = self.adjacency[-1].device
-        return {"mixed": torch.empty(genes, self.width, device=device)}
+    def table(self, genes: int) -> Tensor:
+        """Return an empty table of what genes send."""
+        return torch.empty(genes, self.width, device=self.device)
 
-    def finish(self, found: dict[str, Tensor]) -> None:
-        """Mix the genes."""
-        found["mixed"] = self._mix(found["mixed"])
-
-    def _mix(self, x: Tensor) -> Tensor:
+    def add_neighbours(self, x: Tensor, sent: Tensor) -> None:
+        """Add to each gene of x (G, W) the weighted sum of what its neighbours sent, (G, W)."""
         if len(self.adjacency) == 1:
-            return self.adjacency[0] @ x
-        (senders, receivers), weights = self.adjacency
-        return torch.zeros_like(x).index_add_(0, receivers, x[senders] * weights[:, None])
+            x.addmm_(self.adjacency[0], sent)
+        else:
+            (senders, receivers), weights = self.adjacency
+            x.index_add_(0, receivers, sent[senders] * weights[:, None])
 
 
 class ResidualGraph(Graph):
@@ -145,15 +148,23 @@ class ResidualGraph(Graph):
         self.project = linear(convolution.lin, options)
         self.bias: Tensor = convolution.bias.detach()
 
-    def collect(self, found: dict[str, Tensor], rows: Rows, x: Tensor) -> Tensor:
+    def start(self, genes: int) -> Tensor:
+        """Return an empty table of what genes send."""
+        return self.table(genes)
+
+    def collect(self, found: Tensor, rows: Rows, x: Tensor) -> Tensor:
         """Normalise a block, and project it."""
         normalised: Tensor = self.norm(x)
-        found["mixed"][rows] = self.project(normalised).float()
-        return normalised
+        found[rows] = self.project(normalised)
+        return normalised.add_(self.bias)
 
-    def spread(self, found: dict[str, Tensor], rows: Rows, x: Tensor) -> Tensor:
+    def finish(self, found: Tensor, kept: Tensor) -> None:
         """Add what the neighbours sent."""
-        return x.add_(found["mixed"][rows]).add_(self.bias)
+        self.add_neighbours(kept, found)
+
+    def spread(self, found: Tensor, rows: Rows, x: Tensor) -> Tensor:
+        """Return the block, which has it all."""
+        return x
 
 
 class BottleneckGraph(Graph):
@@ -168,14 +179,22 @@ class BottleneckGraph(Graph):
         self.widen = linear(block.output_projection, options)
         self.scale = block.residual_scale.detach()
 
-    def collect(self, found: dict[str, Tensor], rows: Rows, x: Tensor) -> Tensor:
+    def start(self, genes: int) -> tuple[Tensor, Tensor]:
+        """Return empty tables of what genes send, and receive."""
+        return self.table(genes), self.table(genes).zero_()
+
+    def collect(self, found: tuple[Tensor, Tensor], rows: Rows, x: Tensor) -> Tensor:
         """Project a block."""
-        found["mixed"][rows] = self.convolve(self.project(self.norms[0](x))).float()
+        found[0][rows] = self.convolve(self.project(self.norms[0](x)))
         return x
 
-    def spread(self, found: dict[str, Tensor], rows: Rows, x: Tensor) -> Tensor:
+    def finish(self, found: tuple[Tensor, Tensor], kept: Tensor) -> None:
+        """Send."""
+        self.add_neighbours(found[1], found[0])
+
+    def spread(self, found: tuple[Tensor, Tensor], rows: Rows, x: Tensor) -> Tensor:
         """Add what the neighbours sent, and normalise."""
-        x += self.scale * self.widen(self.activate(found["mixed"][rows])).float()
+        x += self.scale * self.widen(self.activate(found[1][rows])).float()
         normalised: Tensor = self.norms[1](x)
         return normalised
 
