@@ -9,7 +9,7 @@ import scverse_misc
 from platformdirs import user_cache_path
 from pydantic import Field
 
-Precision = Literal["float32", "bf16", "fp16"]
+Precision = Literal["float32", "bf16", "fp16", "int8"]
 
 
 class Settings(scverse_misc.Settings):
@@ -29,7 +29,7 @@ class Settings(scverse_misc.Settings):
 
     precision: Precision = "float32"
     """Precision of matrix products: ``"float32"``; ``"bf16"``, several times faster where the processor has such
-    products; ``"fp16"``, on CUDA alone. See :class:`bulkformer_tl.models.EngineOptions`."""
+    products; ``"fp16"``, on CUDA alone; or ``"int8"`` weights. See :class:`bulkformer_tl.models.EngineOptions`."""
 
     progress: bool = True
     """Whether long work shows a progress bar."""

@@ -79,7 +79,8 @@ def test_only_what_was_asked_for_is_kept(paper, values):
 def test_selected_genes_come_in_the_order_asked_for(paper, values):
     model, _ = paper("a")
     every = model.encode(values, outputs=("genes",)).genes
-    assert torch.equal(model.encode(values, outputs=("genes",), genes=np.array([9, 2, 40])).genes, every[:, [9, 2, 40]])
+    some = model.encode(values, outputs=("genes",), genes=np.array([9, 2, 40])).genes
+    assert float((some - every[:, [9, 2, 40]]).abs().max()) <= 2e-6
 
 
 def test_observed_only_pools_over_observed_genes(paper, values):

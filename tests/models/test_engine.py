@@ -195,6 +195,17 @@ def test_bfloat16_stays_near(make, name):
     assert 0 < largest(expected.genes, found.genes) < 0.1 * float(expected.genes.abs().max())
 
 
+@pytest.mark.parametrize("name", ["paper", "latest", "preprint"])
+def test_weights_of_eight_bits_stay_near(make, name):
+    model, generator = make(name, 1000), torch.Generator().manual_seed(2)
+    programs = torch.randn(4, 3, generator=generator) @ torch.randn(3, 1000, generator=generator)
+    values = (torch.rand(1000, generator=generator) * 8 + programs).clamp(0, 13)
+    expected, found = both(model, values, EngineOptions(precision="int8"), outputs=OUTPUTS)
+    differences = [(pooled - pooled.mean(dim=0)).flatten() for pooled in (expected.pooled, found.pooled)]
+    assert float(torch.corrcoef(torch.stack(differences))[0, 1]) >= 0.999
+    assert 0 < largest(expected.genes, found.genes) < 0.2 * float(expected.genes.abs().max())
+
+
 def test_precision_comes_from_the_settings_unless_the_model_says(make, samples):
     model = make("paper")
     exact = model.encode(samples).pooled

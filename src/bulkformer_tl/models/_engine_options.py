@@ -9,7 +9,12 @@ import torch
 
 from bulkformer_tl._settings import Precision
 
-_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.float32,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +25,8 @@ class EngineOptions:
     ----------
     precision
         ``"float32"``, the network's own numbers to 1e-5; ``"bf16"``, matrix products of bfloat16 numbers, several times
-        faster where the processor has them; ``"fp16"``, the same of float16 numbers, on CUDA alone. Layer norms, sums
+        faster where the processor has them; ``"fp16"``, the same of float16 numbers, on CUDA alone; ``"int8"``, weights
+        rounded to eight bits, a quarter of the engine's memory for weights at the speed of float32. Layer norms, sums
         over genes and the stream between layers are float32 in any case.
     reference
         Compute by the modules that published networks are built of, slowly; no other option applies then.

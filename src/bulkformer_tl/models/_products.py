@@ -36,6 +36,10 @@ def linear(layer: Any, options: EngineOptions, *, activation: str = "none", bias
     bias
         Whether to add the bias, where there is one.
     """
+    if options.precision == "int8":
+        return _Rounded(
+            layer.weight.detach(), layer.bias.detach() if bias and layer.bias is not None else None, activation
+        )
     weight = layer.weight.detach().to(options.dtype, copy=True)
     added = layer.bias.detach().to(options.dtype, copy=True) if bias and layer.bias is not None else None
     if options.packed and weight.device.type == "cpu" and packs(options.dtype):
@@ -111,3 +115,16 @@ class _Packed:
             rows, self.weight, self.bias, self.activation, [], self.algorithm
         )
         return found
+
+
+class _Rounded:
+    """A product by weights of eight bits, one scale for each row, which become float32 for one block at a time."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str) -> None:
+        self.scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / 127
+        self.weight = (weight / self.scale).round().to(torch.int8)
+        self.bias = None if bias is None else bias.clone()
+        self.activation = _ACTIVATIONS[activation]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.activation(F.linear(x, self.weight * self.scale, self.bias))
