@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bulkformer_tl import models, settings
+from bulkformer_tl import models, pp, settings
 from bulkformer_tl._vocabulary import match_genes
 
 transformers = pytest.importorskip("transformers")
@@ -93,6 +93,17 @@ def test_golden_tokens(files, load, counts, cells, version):
     wanted = json.loads((files / "expected_tokens.json").read_text())[name]
     found = load(version).tokenize(counts(version))
     assert {cell: own.tolist() for cell, own in zip(cells.obs_names, found, strict=True)} == wanted
+
+
+def test_tokens_of_the_encoder(load, counts, cells):
+    model = load("v2")
+    encoded = pp.rank_value_encode(cells, medians=model.dictionary, max_length=model.context, copy=True)
+    for row, n, own in zip(
+        encoded.obsm["rank_tokens"], encoded.obs["rank_length"], model.tokenize(counts("v2")), strict=True
+    ):
+        np.testing.assert_array_equal(row[:n], own)
+    with pytest.raises(ValueError, match="has its own tokens and names; leave out tokens= and renamed="):
+        pp.rank_value_encode(cells, medians=model.dictionary, tokens={"<pad>": 0})
 
 
 @pytest.mark.parametrize(("version", "layer"), LAYERS)

@@ -118,6 +118,16 @@ def test_classify_on_it(adata, model):
     assert "X_bulkformer" in set(scores["representation"])
 
 
+def test_compare_ranks_with_what_else_there_is(adata, model):
+    candidates = {
+        "ranks": {"model": model, "layer": "counts"},
+        "mean": {"model": model, "layer": "counts", "pooling": "mean"},
+    }
+    protocol = bf.metrics.Protocol(n_splits=2, baselines=(), n_bootstrap=100)
+    bf.tl.compare(adata, "state", models=candidates, layer="log", protocol=protocol)
+    assert {"ranks", "mean"} <= set(adata.uns["compare_state"]["scores"]["representation"])
+
+
 def test_imputation_needs_another_model(adata, model):
     with pytest.raises(ValueError, match=r"reads counts and predicts no ln\(TPM\+1\); pass a model of BulkFormer"):
         bf.tl.impute(adata, model=model, layer="counts")

@@ -19,6 +19,8 @@ from bulkformer_tl.pp._rank_input import Look, library_sizes
 from bulkformer_tl.pp._scan import name_samples
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -39,7 +41,7 @@ CONTEXT = {"V1": 2048, "V2": 4096}
 def rank_value_encode(
     adata: AnnData,
     *,
-    medians: Medians,
+    medians: Medians | RankVocabulary,
     tokens: Tokens | None = None,
     renamed: Renamed | None = None,
     version: Version = "V2",
@@ -64,7 +66,8 @@ def rank_value_encode(
         Samples by genes with raw counts; any storage. It is read in blocks.
     medians
         Gene to median: a mapping, a published dictionary (``.json`` or ``.pkl``, which is read without running what is
-        in it), or what :func:`bulkformer_tl.pp.build_vocabulary` makes of your own corpus in one pass, or its CSV.
+        in it), what :func:`bulkformer_tl.pp.build_vocabulary` makes of your own corpus in one pass, or its CSV; or
+        ``model.dictionary``, the medians, tokens and names of a loaded Geneformer.
     tokens
         Gene, ``<pad>``, ``<cls>`` and ``<eos>`` to token, as a mapping or a published dictionary. ``None`` numbers the
         specials, then the genes in the order of the medians.
@@ -126,7 +129,7 @@ def rank_value_encode(
     check_slots(adata, key_added, [keys.tokens, keys.length, keys.truncated])
     context = _context(version, max_length)
     n_ends = 2 if version == "V2" else 0
-    vocabulary = RankVocabulary.of(medians, tokens, renamed, specials=SPECIALS if n_ends else SPECIALS[:2])
+    vocabulary = _vocabulary(medians, tokens, renamed, specials=SPECIALS if n_ends else SPECIALS[:2])
     _check_specials(vocabulary, version)
     names = resolve_identifiers(adata, identifiers, layer)
     places = vocabulary.places_of(adata.var_names, names)
@@ -168,6 +171,17 @@ def _context(version: Version, max_length: int | None) -> int:
         message = f"max_length must be at least 3, found {max_length}"
         raise ValueError(message)
     return context
+
+
+def _vocabulary(
+    medians: Medians | RankVocabulary, tokens: Tokens | None, renamed: Renamed | None, *, specials: Sequence[str]
+) -> RankVocabulary:
+    if not isinstance(medians, RankVocabulary):
+        return RankVocabulary.of(medians, tokens, renamed, specials=specials)
+    if tokens is not None or renamed is not None:
+        message = f"{medians.name!r} has its own tokens and names; leave out tokens= and renamed="
+        raise ValueError(message)
+    return medians
 
 
 def _check_specials(vocabulary: RankVocabulary, version: Version) -> None:
