@@ -189,8 +189,10 @@ def sparse_blocks(matrix: Any, *, size: int = BLOCK_ROWS) -> Iterator[tuple[slic
         if sp.issparse(matrix):
             own = matrix.indptr[rows.start : rows.stop + 1]
             entries = slice(own[0], own[-1])
-            parts = (matrix.data[entries], matrix.indices[entries], own - own[0])
-            block = sp.csr_array(parts, shape=(rows.stop - rows.start, matrix.shape[1]))
+            block = sp.csr_array((rows.stop - rows.start, matrix.shape[1]), dtype=matrix.dtype)
+            # the constructor would look at all indices once more
+            block.data, block.indices, block.indptr = matrix.data[entries], matrix.indices[entries], own - own[0]
+            block.has_canonical_format = True
         else:
             block = matrix[rows]
             block = sp.csr_array(block.compute() if hasattr(block, "compute") else block)

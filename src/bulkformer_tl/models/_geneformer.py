@@ -116,7 +116,7 @@ class Geneformer:
 
     @property
     def precision(self) -> str:
-        """Precision of the weights: ``"float32"``, or ``"8bit"`` or ``"4bit"`` if it was loaded so."""
+        """Precision of the weights, ``"float32"``, or ``"8bit"`` or ``"4bit"`` if it was loaded so."""
         return str(self.provenance.get("quantize") or "float32")
 
     @property
