@@ -2,6 +2,7 @@
 
 from bulkformer_tl.encodings._bins import quantile_bins, segment_bins, value_bins
 from bulkformer_tl.encodings._check import find_fault
+from bulkformer_tl.encodings._check_counts import find_count_fault
 from bulkformer_tl.encodings._correlate import correlate
 from bulkformer_tl.encodings._fingerprints import morgan_fingerprints
 from bulkformer_tl.encodings._log_tpm import denominator_sums, from_log, log_tpm, per_length, to_log, tpm
@@ -13,6 +14,7 @@ __all__ = [
     "RankTable",
     "correlate",
     "denominator_sums",
+    "find_count_fault",
     "find_fault",
     "from_log",
     "hide_balanced",

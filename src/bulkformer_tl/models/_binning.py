@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from bulkformer_tl._modalities import EXPRESSION, SAMPLE
 from bulkformer_tl.encodings import segment_bins, value_bins
 from bulkformer_tl.encodings._bins import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from bulkformer_tl._vocabulary import GeneMatch
 
 Method = Literal["value", "segment"]
-
-#: The modality of features whose name states none, and that of columns of ``obs``.
-EXPRESSION, SAMPLE = "rna", "obs"
 
 
 @dataclass(frozen=True)
@@ -102,16 +99,6 @@ DEFAULTS = {EXPRESSION: Binning(target_sum="mean"), SAMPLE: Binning()}
 OTHERS = Binning(method="segment")
 
 
-def modality_of(names: Sequence[str] | NDArray[np.str_]) -> NDArray[np.str_]:
-    """Return the modality that names state before a colon, that of expression where they have none; shape (n,)."""
-    return np.array([name.split(":", 1)[0] if ":" in name else EXPRESSION for name in map(str, names)], dtype=str)
-
-
-def modalities_of(names: Sequence[str] | NDArray[np.str_]) -> list[str]:
-    """Return the modalities in the order in which they first occur."""
-    return list(dict.fromkeys(modality_of(names).tolist()))
-
-
 @dataclass(frozen=True, eq=False)
 class BinReader:
     """Turns rows of a table into bins of the features of a network.
@@ -152,16 +139,26 @@ class BinReader:
 
 
 def as_binnings(given: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Binning]:
-    """Return a binning for each modality; what is not given has its default.
+    """Return a binning for each modality, from binnings or some of their fields; what is not given has its default.
 
     Raises
     ------
     ValueError
-        If one is given for a modality that is not there.
+        If one is given for a modality that is not there, or a field is unknown.
     """
     unknown = sorted(set(given) - set(modalities))
     if unknown:
         message = f"binning names the modalities {unknown}, and the features are of {list(modalities)}"
         raise ValueError(message)
-    made = {name: Binning(**entry) if isinstance(entry, Mapping) else entry for name, entry in given.items()}
-    return {name: made.get(name, DEFAULTS.get(name, OTHERS)) for name in modalities}
+    known = {field.name for field in fields(Binning)}
+    made = {}
+    for name in modalities:
+        entry = given.get(name, {})
+        if isinstance(entry, Binning):
+            made[name] = entry
+            continue
+        if strange := sorted(set(entry) - known):
+            message = f"the binning of {name!r} has the unknown fields {strange}; there are {sorted(known)}"
+            raise ValueError(message)
+        made[name] = replace(DEFAULTS.get(name, OTHERS), **entry)
+    return made

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bulkformer_tl._modalities import EXPRESSION
 from bulkformer_tl._vocabulary import GeneVocabulary
-from bulkformer_tl.models._binning import EXPRESSION, Binning
+from bulkformer_tl.models._binning import Binning
 from bulkformer_tl.models._bioformer_bert import read_published
 from bulkformer_tl.models._bioformer_model import BioFormer
 from bulkformer_tl.models._files import read_tensors, require_file, sha256

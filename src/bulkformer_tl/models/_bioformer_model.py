@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bulkformer_tl._modalities import modalities_of, modality_of
 from bulkformer_tl._vocabulary import GeneMatch
-from bulkformer_tl.models._binning import BinReader, as_binnings, modalities_of, modality_of
+from bulkformer_tl.models._binning import BinReader, as_binnings
 from bulkformer_tl.models._bins_input import check_bins, check_external
 from bulkformer_tl.models._bioformer import ABSENT
 from bulkformer_tl.models._bioformer_generate import generate

@@ -11,6 +11,7 @@ from bulkformer_tl.pp._hide import hide
 from bulkformer_tl.pp._log_tpm import log_tpm
 from bulkformer_tl.pp._merge import merge_duplicates
 from bulkformer_tl.pp._rank_value_encode import rank_value_encode
+from bulkformer_tl.pp._stack_modalities import stack_modalities
 
 __all__ = [
     "align_genes",
@@ -23,5 +24,6 @@ __all__ = [
     "log_tpm",
     "merge_duplicates",
     "rank_value_encode",
+    "stack_modalities",
     "to_log_tpm",
 ]

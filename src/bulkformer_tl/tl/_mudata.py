@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from bulkformer_tl._anndata import dense_rows, is_mudata, write_results
+from bulkformer_tl._modalities import EXPRESSION
 from bulkformer_tl.metrics._check import to_float
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
-#: Modality whose expression baselines read, where there is one of this name; else the first.
-EXPRESSION_MODALITY = "rna"
 #: Containers with one entry per gene, which only that modality has.
 OF_GENES = ("layers", "var", "varm")
 
@@ -102,8 +101,8 @@ def as_anndata(mdata: MuData, named: Collection[str] = ()) -> AnnData:
 
 
 def expression_modality(mdata: MuData) -> str:
-    """Return the name of the modality whose expression tasks read."""
-    return EXPRESSION_MODALITY if EXPRESSION_MODALITY in mdata.mod else next(iter(mdata.mod))
+    """Return the name of the modality whose expression tasks read: ``"rna"``, or the first where none is called so."""
+    return EXPRESSION if EXPRESSION in mdata.mod else next(iter(mdata.mod))
 
 
 def aligned(mdata: MuData, name: str) -> AnnData:

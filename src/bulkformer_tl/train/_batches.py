@@ -74,7 +74,8 @@ class TrainingBatches(Dataset["Batch"]):
     def __getitem__(self, first: int) -> Batch:
         """Read, mask and collate the samples from a position on."""
         positions = np.arange(first, first + self._plan.micro_batch_size)
-        values = self._corpus.read(self._order.take(positions))
+        rows = self._order.take(positions)
+        values = self._corpus.read(rows)
         step = first // self._plan.batch_size
         hidden = np.stack(
             [
@@ -82,7 +83,8 @@ class TrainingBatches(Dataset["Batch"]):
                 for position, sample in zip(positions, values, strict=True)
             ]
         )
-        return {**self._objective.collate(values, hidden), "position": torch.tensor(first)}
+        batch = self._objective.collate(values, hidden) | _external(self._corpus, rows)
+        return {**batch, "position": torch.tensor(first)}
 
 
 class ValidationBatches(Dataset["Batch"]):
@@ -116,7 +118,11 @@ class ValidationBatches(Dataset["Batch"]):
         rows = self._rows[index * self._size : (index + 1) * self._size]
         values = self._corpus.read(rows)
         hidden = [self._masks.draw_validation(sample, row=int(row)) for row, sample in zip(rows, values, strict=True)]
-        return self._objective.collate(values, np.stack(hidden))
+        return self._objective.collate(values, np.stack(hidden)) | _external(self._corpus, rows)
+
+
+def _external(corpus: Corpus, rows: NDArray[np.int64]) -> Batch:
+    return {} if corpus.codes is None else {"external": torch.from_numpy(corpus.codes[rows])}
 
 
 class RoundSampler(Sampler[int]):

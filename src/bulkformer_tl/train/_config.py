@@ -14,10 +14,16 @@ from bulkformer_tl.train._masks import Masking
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Family = Literal["g2", "g3"]
-Objective = Literal["mse", "gaussian_nll"]
+Family = Literal["g2", "g3", "bioformer"]
+Objective = Literal["mse", "gaussian_nll", "cross_entropy"]
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
+#: Objectives of each family, the default first.
+OBJECTIVES_OF: dict[str, tuple[Objective, ...]] = {
+    "g2": ("mse", "gaussian_nll"),
+    "g3": ("mse", "gaussian_nll"),
+    "bioformer": ("cross_entropy",),
+}
 
 
 @dataclass(frozen=True)
@@ -97,15 +103,27 @@ class PretrainConfig:
     Parameters
     ----------
     family
-        ``"g2"``, the networks of the paper, or ``"g3"``, that of ``bulkformer-latest``.
+        ``"g2"``, the networks of the paper, ``"g3"``, that of ``bulkformer-latest``, or ``"bioformer"``, that of the
+        BioFormers paper, which reads counts as bins.
     network
-        Sizes, as :class:`~bulkformer_tl.models.BulkFormer` names them in ``model.config``; what is not given has the
-        family's default. The second generation needs at least ``dim``. Empty when training goes on from a checkpoint.
+        Sizes, as the models name them in ``model.config``; what is not given has the family's default. The second
+        generation needs at least ``dim``. Those of a ``"bioformer"`` are ``n_bins``, ``dim``, ``layers``, ``heads``,
+        ``feed_forward``, ``value`` (``"table"`` or ``"linear"``), ``decoder`` and ``dropout``. Empty when training goes
+        on from a checkpoint.
         ``{"mean_correction": False}`` leaves out the authors' correction of the second generation's predictions by
         the mean error of the observed genes, for which every gene has to go through the last layer and the head: steps
         are faster, and more of them are needed. A checkpoint keeps its own setting.
     objective
-        ``"mse"``, or ``"gaussian_nll"``, which also learns each prediction's standard deviation.
+        ``"mse"``, or ``"gaussian_nll"``, which also learns each prediction's standard deviation; of a ``"bioformer"``
+        ``"cross_entropy"`` of the hidden bins. ``None`` takes the family's first.
+    binning
+        How each modality of a ``"bioformer"`` becomes bins: fields of :class:`~bulkformer_tl.models.Binning` by
+        modality. What is not given: expression has value binning of samples that are scaled to the mean library of the
+        training samples, columns of ``obs`` the same without a library, and other modalities ten bins of equal size in
+        each sample.
+    external
+        Columns of ``obs`` that a ``"bioformer"`` reads as external tokens, by category; one that is missing in a sample
+        adds nothing.
     masking
         Which genes are hidden.
     optimizer
@@ -123,8 +141,9 @@ class PretrainConfig:
         Whether torch compiles the network's own modules; needs ``fast=False``. Where torch cannot, the log says so and
         the modules run as they are. Bits of a resumed run are then those of the same compiler only.
     fast
-        Whether only hidden genes go through the last layer and the head, and attention goes through genes in blocks:
-        the gradients of the networks' own modules, to 1e-4, in less time and memory. ``False`` trains these modules.
+        Whether only hidden genes go through the last layer and the head (of a ``"bioformer"``, through the head), and
+        attention goes through genes in blocks: the gradients of the networks' own modules, to 1e-4, in less time and
+        memory. ``False`` trains these modules.
     validation
         Studies that are left out of training: their names, or the share of the samples to aim at.
     validation_samples
@@ -142,7 +161,9 @@ class PretrainConfig:
 
     family: Family = "g3"
     network: Mapping[str, Any] = field(default_factory=dict)
-    objective: Objective = "mse"
+    objective: Objective | None = None
+    binning: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    external: tuple[str, ...] = ()
     masking: Masking = field(default_factory=Masking)
     optimizer: Optimizer = field(default_factory=Optimizer)
     epochs: float = 20.0
@@ -162,9 +183,18 @@ class PretrainConfig:
         refuse_unless(
             self.family in FAMILIES, f"family must be one of {list(FAMILIES)} to be pretrained, found {self.family!r}"
         )
+        objectives = OBJECTIVES_OF[self.family]
+        object.__setattr__(self, "objective", self.objective or objectives[0])
         refuse_unless(
-            self.objective in get_args(Objective),
-            f"objective must be one of {list(get_args(Objective))}, found {self.objective!r}",
+            self.objective in objectives,
+            f"objective must be one of {list(objectives)} for the family {self.family!r}, found {self.objective!r}",
+        )
+        object.__setattr__(
+            self, "external", (self.external,) if isinstance(self.external, str) else tuple(self.external)
+        )
+        refuse_unless(
+            self.family == "bioformer" or not (self.binning or self.external),
+            f"binning and external are of the family 'bioformer'; leave them out for {self.family!r}",
         )
         refuse_unless(self.precision in {"32", "bf16"}, f"precision must be '32' or 'bf16', found {self.precision!r}")
         refuse_unless(
@@ -184,7 +214,7 @@ class PretrainConfig:
         if isinstance(studies, int | float):
             refuse_unless(0 < studies < 1, f"validation is a share, between 0 and 1, or names; found {studies!r}")
         else:
-            named = (studies,) if isinstance(studies, str) else tuple(studies)
+            named = _as_tuple(studies)
             refuse_unless(bool(named), "validation names no study; pass the studies to leave out, or their share")
             object.__setattr__(self, "validation", named)
 
@@ -264,6 +294,10 @@ class PretrainConfig:
         import yaml
 
         Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def _as_tuple(names: Any) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _make(kind: Any, values: Mapping[str, Any]) -> Any:

@@ -48,6 +48,8 @@ class Corpus:
         One or several; they are put in the order of their names, so that theirs does not matter.
     vocabulary
         Genes G of the network.
+    columns
+        Columns of ``obs`` to keep.
 
     Raises
     ------
@@ -55,13 +57,13 @@ class Corpus:
         If there is no source, two share a name, or one cannot be read or shares no gene with the vocabulary.
     """
 
-    def __init__(self, sources: CorpusLike, vocabulary: GeneVocabulary) -> None:
+    def __init__(self, sources: CorpusLike, vocabulary: GeneVocabulary, columns: Sequence[str] = ()) -> None:
         listed: Any = list(sources) if isinstance(sources, list | tuple) else [sources]
         if not listed:
             message = "the corpus is empty; pass AnnData objects, or paths of h5ad files or zarr stores"
             raise ValueError(message)
         asked = [item if isinstance(item, Source) else Source(item) for item in listed]
-        opened = [Samples(item, vocabulary, f"source_{i + 1}") for i, item in enumerate(asked)]
+        opened = [Samples(item, vocabulary, f"source_{i + 1}", columns) for i, item in enumerate(asked)]
         self.sources = sorted(opened, key=lambda samples: samples.name)
         names = [samples.name for samples in self.sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -70,6 +72,9 @@ class Corpus:
         self.vocabulary = vocabulary
         self.offsets = np.cumsum([0, *(samples.n_obs for samples in self.sources)])
         self.studies: NDArray[Any] = np.concatenate([samples.studies for samples in self.sources])
+        self.columns = {name: np.concatenate([samples.columns[name] for samples in self.sources]) for name in columns}
+        #: Codes of external tokens, (N, E), int64, for networks that have such tokens.
+        self.codes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Return the number of samples."""

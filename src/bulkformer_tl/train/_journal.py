@@ -111,7 +111,7 @@ class Journal(Callback):
                 "hidden_most": high,
             }
         )
-        logger.info("step %d: training %.4f, validation %.4f, gene means %.4f", step, training, validation, baseline)
+        logger.info("step %d: training %.4f, validation %.4f, baseline %.4f", step, training, validation, baseline)
         if trainer.logger is not None:
             trainer.logger.log_metrics(self.rows[-1], step=step)
         self._waited += 1

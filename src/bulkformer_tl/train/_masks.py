@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -11,7 +12,7 @@ from bulkformer_tl.encodings import hide_balanced, hide_share
 from bulkformer_tl.train._check import refuse_unless
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -113,6 +114,16 @@ def as_range(fraction: Fraction) -> tuple[float, float]:
         return float(fraction), float(fraction)
     refuse_unless(len(fraction) == 2, f"a range has two ends [low, high], found {fraction!r}")
     return float(fraction[0]), float(fraction[1])
+
+
+@contextmanager
+def draw_weights(seed: int) -> Iterator[None]:
+    """Let torch draw the weights of a new network from the seed, and leave its own state as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence([seed, WEIGHTS]).generate_state(1)[0]))
+        yield
 
 
 class MaskMaker:

@@ -1,4 +1,4 @@
-"""The network that training starts from, and the model that it ends with."""
+"""What training does for BulkFormers: the network that it starts from, and the model that it ends with."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from bulkformer_tl.models._families import PUBLISHED, family_classes, make_confi
 from bulkformer_tl.models._files import read_tensors, require_file
 from bulkformer_tl.models._graph import check_graph
 from bulkformer_tl.train._check import refuse_unless
-from bulkformer_tl.train._config import FAMILIES
-from bulkformer_tl.train._masks import WEIGHTS
+from bulkformer_tl.train._masks import draw_weights
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
-    from bulkformer_tl._vocabulary import GeneVocabulary
     from bulkformer_tl.models._layers import Encoder
     from bulkformer_tl.train._config import PretrainConfig
     from bulkformer_tl.train._corpus import Corpus, Moments
@@ -75,24 +74,7 @@ def graph_checksum(graph: tuple[Tensor, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def check_start(config: PretrainConfig, start: BulkFormer) -> None:
-    """Refuse a model that cannot be trained on, or sizes that it has already."""
-    refuse_unless(
-        start.family in FAMILIES, f"{start.name} is of family {start.family!r}; only {list(FAMILIES)} are pretrained"
-    )
-    refuse_unless(
-        start.family == config.family,
-        f"{start.name} is of family {start.family!r}, the configuration of {config.family!r}; pass family="
-        f"{start.family!r}",
-    )
-    refuse_unless(
-        not config.network, f"the sizes of the network are those of {start.name}; leave network={config.network} out"
-    )
-
-
-def make_network(
-    config: PretrainConfig, objective: Objective, vocabulary: GeneVocabulary, start: BulkFormer | None
-) -> Encoder:
+def make_network(config: PretrainConfig, objective: Objective, corpus: Corpus, start: BulkFormer | None) -> Encoder:
     """Make the network: weights of ``start``, or drawn from the seed.
 
     Raises
@@ -101,20 +83,26 @@ def make_network(
         If sizes are unknown or missing.
     """
     sizes = dict(config.network) if start is None else asdict(start.config)
-    network_config = make_config(config.family, {**sizes, "n_genes": len(vocabulary), **objective.network})
+    network_config = make_config(config.family, {**sizes, "n_genes": len(corpus.vocabulary), **objective.network})
     heads = getattr(network_config, "heads", 1)
     refuse_unless(
         config.family != "g2" or network_config.dim % heads == 0,
         f"dim={network_config.dim} is not a multiple of heads={heads}",
     )
     _, network_class = family_classes(config.family)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence([config.seed, WEIGHTS]).generate_state(1)[0]))
+    with draw_weights(config.seed):
         network = network_class(network_config)
     if start is not None:
         # a head that the start does not have begins anew
         network.load_state_dict({**network.state_dict(), **start.network.state_dict()})
     return network
+
+
+def scan(
+    corpus: Corpus, training: NDArray[np.bool_], config: PretrainConfig, network: Encoder, start: BulkFormer | None
+) -> Moments:
+    """Check every value and return the moments of the training samples; see :meth:`Corpus.scan`."""
+    return corpus.scan(training)
 
 
 def centre(network: Any, moments: Moments) -> None:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from bulkformer_tl.models._bioformer import ABSENT
 from bulkformer_tl.train import _fast_pass, _forward
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bulkformer_tl.train._bioformers import Marginals
     from bulkformer_tl.train._corpus import Moments
 
 #: Tensors of some samples; the first axis of each runs over the N samples.
@@ -30,13 +33,13 @@ class Objective(Protocol):
     network: ClassVar[dict[str, Any]]
 
     def collate(self, values: NDArray[np.float32], hidden: NDArray[np.bool_]) -> Batch:
-        """Make a batch of N samples: ln(TPM+1), (N, G), ``NaN`` where missing, and what is hidden, (N, G)."""
+        """Make a batch of N samples: what the network reads, (N, G), ``NaN`` where missing, and what is hidden."""
 
     def losses(self, network: Any, batch: Batch) -> Tensor:
         """Return the loss of each sample, (N,)."""
 
-    def baseline(self, batch: Batch, moments: Moments) -> Tensor:
-        """Return the loss of each sample, (N,), of predicting every gene's moments in the training samples."""
+    def baseline(self, batch: Batch, moments: Any) -> Tensor:
+        """Return the loss of each sample, (N,), of predicting what each gene is in the training samples."""
 
 
 class MaskedMSE:
@@ -96,8 +99,50 @@ class GaussianNLL(MaskedMSE):
         return per_sample(_nll((target - mean)[hidden], variance[hidden].sqrt()), hidden)
 
 
+class MaskedBins:
+    """Cross-entropy of the bins of the hidden genes of a sample, in nats.
+
+    Parameters
+    ----------
+    fast
+        Whether only hidden genes go through the head.
+    """
+
+    network: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, *, fast: bool = True) -> None:
+        self._fast = fast
+
+    def collate(self, values: NDArray[np.float32], hidden: NDArray[np.bool_]) -> Batch:
+        """Make a batch of N samples: bins, (N, G), ``NaN`` where missing, and what is hidden, (N, G)."""
+        given = torch.from_numpy(values)
+        bins = given.nan_to_num(nan=float(ABSENT)).to(torch.int64)
+        return {"bins": bins, "hidden": torch.from_numpy(hidden)}
+
+    def losses(self, network: Any, batch: Batch) -> Tensor:
+        """See :class:`Objective`."""
+        hidden, bins = batch["hidden"], batch["bins"]
+        external = batch.get("external")
+        if external is not None:
+            external = external[:, None].expand(-1, bins.shape[1], -1)
+        _, vectors = network(bins, hidden, external)
+        scores = network.bin_logits(vectors[hidden]) if self._fast else network.bin_logits(vectors)[hidden]
+        return per_sample(functional.cross_entropy(scores.float(), bins[hidden], reduction="none"), hidden)
+
+    def baseline(self, batch: Batch, moments: Marginals) -> Tensor:
+        """Return the loss of each sample, (N,), of predicting how often each bin of a gene occurs in training."""
+        hidden, bins = batch["hidden"], batch["bins"]
+        table = torch.from_numpy(moments.log_probability).to(bins.device)
+        gene = torch.arange(bins.shape[1], device=bins.device).expand_as(bins)
+        return per_sample(-table[gene[hidden], bins[hidden]], hidden)
+
+
 #: What ``PretrainConfig.objective`` names.
-OBJECTIVES: dict[str, type[MaskedMSE]] = {"mse": MaskedMSE, "gaussian_nll": GaussianNLL}
+OBJECTIVES: dict[str, type[MaskedMSE | MaskedBins]] = {
+    "mse": MaskedMSE,
+    "gaussian_nll": GaussianNLL,
+    "cross_entropy": MaskedBins,
+}
 
 
 def per_sample(costs: Tensor, hidden: Tensor) -> Tensor:

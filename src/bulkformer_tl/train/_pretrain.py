@@ -12,20 +12,21 @@ import numpy as np
 from bulkformer_tl._optional import require
 from bulkformer_tl._progress import Progress
 from bulkformer_tl.train._check import refuse_unless
-from bulkformer_tl.train._config import PretrainConfig
+from bulkformer_tl.train._config import FAMILIES, PretrainConfig
 from bulkformer_tl.train._corpus import Corpus, Order
 from bulkformer_tl.train._masks import MaskMaker
 from bulkformer_tl.train._run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
     from bulkformer_tl._vocabulary import GeneVocabulary
-    from bulkformer_tl.models import BulkFormer
-    from bulkformer_tl.models._layers import Encoder
+    from bulkformer_tl.models import BioFormer, BulkFormer
     from bulkformer_tl.train._batches import Plan
-    from bulkformer_tl.train._corpus import CorpusLike, Moments
+    from bulkformer_tl.train._corpus import CorpusLike
     from bulkformer_tl.train._hardware import Hardware
 
 logger = logging.getLogger(__name__)
@@ -36,16 +37,16 @@ def pretrain(
     config: PretrainConfig | None = None,
     *,
     out: str | Path,
-    vocabulary: GeneVocabulary | str | Path | None = None,
+    vocabulary: GeneVocabulary | Sequence[str] | str | Path | None = None,
     graph: tuple[Any, Any] | str | Path | None = None,
-    start: BulkFormer | str | Path | None = None,
+    start: BulkFormer | BioFormer | str | Path | None = None,
     devices: int = 1,
     nodes: int = 1,
     strategy: Literal["auto", "ddp", "fsdp"] = "auto",
     workers: int = 0,
     device: str | None = None,
-) -> BulkFormer:
-    r"""Train a BulkFormer to predict hidden genes, from scratch or from a checkpoint, on studies of your own.
+) -> BulkFormer | BioFormer:
+    r"""Train a network to predict hidden genes, from scratch or from a checkpoint, on studies of your own.
 
     Of each sample some measured genes are hidden (:class:`Masking`), and the network predicts them from the others.
     With x the expression, ln(TPM+1), of the hidden genes H and :math:`\hat x` the prediction, a sample costs
@@ -57,9 +58,11 @@ def pretrain(
         \frac{1}{|H|} \sum_{g \in H} \frac{(x_g - \hat x_g)^2}{2 \sigma_g^2} + \ln \sigma_g + \frac{\ln 2\pi}{2}
 
     with ``objective="mse"``, as the authors trained, and ``"gaussian_nll"``, where the network also learns
-    :math:`\sigma`, which :func:`bulkformer_tl.tl.impute` then reports. Every sample has the same weight, however many
-    genes it measures. Whole studies are left out and scored after every ``checkpoint_every`` steps, beside the
-    prediction of each gene's training mean; the weights that score best are kept.
+    :math:`\sigma`, which :func:`bulkformer_tl.tl.impute` then reports. With ``family="bioformer"`` the sources hold
+    counts, which become bins, and a sample costs the mean cross-entropy of its hidden bins, in nats. Every sample has
+    the same weight, however many genes it measures. Whole studies are left out and scored after every
+    ``checkpoint_every`` steps, beside the prediction of each gene's training mean (of bins: of how often each occurs);
+    the weights that score best are kept.
 
     A call with the same arguments resumes a run that was interrupted, at its last checkpoint, and ends with the same
     numbers: order, masks and dropout are functions of the seed and the step. This holds bit for bit on the CPU with
@@ -77,11 +80,12 @@ def pretrain(
         Folder to write to: a bundle that :func:`bulkformer_tl.models.load` reads, and below ``training`` the
         configuration, ``history.csv``, TensorBoard logs and, until the run is finished, its checkpoints.
     vocabulary
-        Genes of the network, in order; see :func:`bulkformer_tl.pp.align_genes`. ``None`` takes those of ``start``.
+        Genes of the network, in order: a vocabulary, a file, a model's name, or identifiers. ``None`` takes those of
+        ``start``.
     graph
         Gene graph on the vocabulary: edges (2, E), integer, receivers first, and positive weights (E,), as
         :func:`bulkformer_tl.pp.graph_edges` returns them; or the safetensors file that ``bulkformer graph`` writes.
-        ``None`` takes that of ``start``.
+        ``None`` takes that of ``start``. A ``"bioformer"`` has none.
     start
         A model, its name or folder to go on from, with its vocabulary and graph; ``None`` draws new weights.
     devices
@@ -112,9 +116,9 @@ def pretrain(
     KeyError
         If a source lacks the layer or the study column.
     ValueError
-        If the corpus is empty, a single study, shares no gene with the vocabulary, or is not ln(TPM+1); if
-        configuration, vocabulary, graph and ``start`` do not belong together; if ``out`` holds a run that differs from
-        this one; or if the loss was not finite before any validation improved.
+        If the corpus is empty, a single study, shares no gene with the vocabulary, or is not what the family reads; if
+        configuration, vocabulary, graph and ``start`` do not belong together, or a binning or modality; if ``out``
+        holds a run that differs from this one; or if the loss was not finite before any validation improved.
 
     Examples
     --------
@@ -126,7 +130,6 @@ def pretrain(
     """
     require("lightning", extra="train", purpose="pretraining")
     from bulkformer_tl.train._hardware import Hardware
-    from bulkformer_tl.train._network import make_network
     from bulkformer_tl.train._objectives import OBJECTIVES
 
     settled = config or PretrainConfig()
@@ -140,8 +143,9 @@ def pretrain(
 
         logger.info("%s is finished; its model is loaded", run.out)
         return load(run.out, device=device)
-    network = make_network(settled, OBJECTIVES[settled.objective](), parts.corpus.vocabulary, parts.start)
-    moments = parts.corpus.scan(parts.training)
+    kind = _kind(settled)
+    network = kind.make_network(settled, OBJECTIVES[str(settled.objective)](), parts.corpus, parts.start)
+    moments = kind.scan(parts.corpus, parts.training, settled, network, parts.start)
     if not resumed and hardware.is_first:
         run.begin(settled, parts.facts)
     return _train(parts, settled, network, moments, run=run, plan=plan, hardware=hardware)
@@ -153,38 +157,83 @@ class _Parts:
 
     corpus: Corpus
     training: NDArray[np.bool_]
-    graph: tuple[Tensor, Tensor]
-    start: BulkFormer | None
+    graph: tuple[Tensor, Tensor] | None
+    start: Any
     facts: dict[str, Any]
+
+
+def _kind(config: PretrainConfig) -> Any:
+    """Return the module that does for a family what is its own: network, scan of the corpus, model."""
+    if config.family == "bioformer":
+        from bulkformer_tl.train import _bioformers
+
+        return _bioformers
+    from bulkformer_tl.train import _network
+
+    return _network
 
 
 def _gather(corpus: CorpusLike, config: PretrainConfig, vocabulary: Any, graph: Any, start: Any) -> _Parts:
     """Load and check everything that a run is made of."""
-    from bulkformer_tl._vocabulary import load_vocabulary
-    from bulkformer_tl.models import BulkFormer, load
-    from bulkformer_tl.train._network import as_graph, check_start, graph_checksum
+    from bulkformer_tl.models import load
+    from bulkformer_tl.train._network import as_graph, graph_checksum
 
     model: Any = load(start, device="cpu") if isinstance(start, str | Path) else start
     if model is not None:
-        refuse_unless(isinstance(model, BulkFormer), f"training goes on from a BulkFormer; {start!r} is none")
-        check_start(config, model)
+        _check_start(config, model)
         refuse_unless(
             vocabulary is None and graph is None,
             f"vocabulary and graph are those of {model.name}, which training starts from; leave them out",
         )
+    graphless = config.family == "bioformer"
+    refuse_unless(not (graphless and graph is not None), "a 'bioformer' has no gene graph; leave graph= out")
     refuse_unless(
-        model is not None or (vocabulary is not None and graph is not None),
-        "a new network needs vocabulary= (its genes) and graph=(edges, weights); to go on from a model pass start=",
+        model is not None or (vocabulary is not None and (graphless or graph is not None)),
+        f"a new network needs vocabulary= (its genes){'' if graphless else ' and graph=(edges, weights)'}; to go on "
+        "from a model pass start=",
     )
-    genes = load_vocabulary(vocabulary) if model is None else model.vocabulary
-    edges = as_graph(graph, config.family, len(genes)) if model is None else model.graph
-    opened = Corpus(corpus, genes)
+    genes = _as_vocabulary(vocabulary) if model is None else model.vocabulary
+    edges = None
+    if not graphless:
+        edges = as_graph(graph, config.family, len(genes)) if model is None else model.graph
+    opened = Corpus(corpus, genes, _external(config, model))
     facts = {
         "corpus": opened.checksum,
-        "graph": graph_checksum(edges),
+        "graph": None if edges is None else graph_checksum(edges),
         "start": None if model is None else model.checksum,
     }
     return _Parts(opened, opened.split(config.validation, config.seed), edges, model, facts)
+
+
+def _check_start(config: PretrainConfig, start: Any) -> None:
+    """Refuse a model that cannot be trained on, or what it has already."""
+    refuse_unless(
+        start.family in FAMILIES, f"{start.name} is of family {start.family!r}; only {list(FAMILIES)} are pretrained"
+    )
+    refuse_unless(
+        start.family == config.family,
+        f"{start.name} is of family {start.family!r}, the configuration of {config.family!r}; pass family="
+        f"{start.family!r}",
+    )
+    for name in ("network", "binning", "external"):
+        given = getattr(config, name)
+        what = "the sizes of the network are" if name == "network" else f"{name} is"
+        refuse_unless(not given, f"{what} that of {start.name}; leave {name}={given} out")
+
+
+def _as_vocabulary(given: Any) -> GeneVocabulary:
+    from bulkformer_tl._vocabulary import GeneVocabulary, load_vocabulary, strip_version
+
+    if isinstance(given, GeneVocabulary | str | Path):
+        return load_vocabulary(given)
+    return GeneVocabulary(strip_version(list(given)), name="the vocabulary")
+
+
+def _external(config: PretrainConfig, start: Any) -> Sequence[str]:
+    """Return the columns of ``obs`` that become external tokens."""
+    if start is None:
+        return config.external
+    return [slot.removeprefix("obs/") for slot in getattr(start, "external", ())]
 
 
 def _plan(config: PretrainConfig, n_training: int, world: int) -> Plan:
@@ -205,25 +254,25 @@ def _plan(config: PretrainConfig, n_training: int, world: int) -> Plan:
 def _train(
     parts: _Parts,
     config: PretrainConfig,
-    network: Encoder,
-    moments: Moments,
+    network: Any,
+    moments: Any,
     *,
     run: Run,
     plan: Plan,
     hardware: Hardware,
-) -> BulkFormer:
+) -> BulkFormer | BioFormer:
     """Train from the last state on, and write the bundle."""
     from bulkformer_tl.train._batches import TrainingBatches, ValidationBatches
     from bulkformer_tl.train._checkpoints import load_state
     from bulkformer_tl.train._journal import Journal
     from bulkformer_tl.train._module import Pretraining
-    from bulkformer_tl.train._network import centre
     from bulkformer_tl.train._objectives import OBJECTIVES
 
-    corpus, objective = parts.corpus, OBJECTIVES[config.objective](fast=config.fast)
-    network.set_graph(*parts.graph)
+    corpus, objective = parts.corpus, OBJECTIVES[str(config.objective)](fast=config.fast)
+    if parts.graph is not None:
+        network.set_graph(*parts.graph)
     if parts.start is None:
-        centre(network, moments)
+        _kind(config).centre(network, moments)
     masks = MaskMaker(config.masking, corpus.vocabulary, config.seed)
     order = Order(parts.training, corpus.offsets, config.read_together, config.seed)
     left_out = np.flatnonzero(~parts.training)
@@ -254,11 +303,10 @@ def _train(
 
 
 def _finish(
-    parts: _Parts, config: PretrainConfig, moments: Moments, *, run: Run, module: Any, journal: Any, hardware: Hardware
-) -> BulkFormer:
+    parts: _Parts, config: PretrainConfig, moments: Any, *, run: Run, module: Any, journal: Any, hardware: Hardware
+) -> BulkFormer | BioFormer:
     """Restore the best weights and write the bundle."""
     from bulkformer_tl.models import load
-    from bulkformer_tl.train._network import make_model
 
     best = journal.best
     if module.diverged:
@@ -281,12 +329,12 @@ def _finish(
         "start": None if parts.start is None else parts.start.name,
         "diverged": module.diverged,
     }
-    model = make_model(
+    model: BulkFormer | BioFormer = _kind(config).make_model(
         module.network,
         parts.corpus,
         moments,
         config=config,
-        graph=parts.graph,
+        **({} if parts.graph is None else {"graph": parts.graph}),
         name=run.out.name,
         provenance={"source": f"pretraining on {len(names)} sources", "training": training},
     )

@@ -15,7 +15,7 @@ from bulkformer_tl._keys import LOG_TPM
 from bulkformer_tl._vocabulary import load_vocabulary, match_genes, strip_version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class Source:
         An AnnData (in memory, backed or with dask arrays), or the path of an h5ad file or a zarr store, which is read
         in pieces while training goes on and never as a whole.
     layer
-        Where ln(TPM+1) is; ``None`` reads ``X``.
+        Where the values are, ln(TPM+1) or the counts that a BioFormers network bins; ``None`` reads ``X``.
     study
         Column of ``obs`` that names each sample's study. ``None`` takes all samples for one study, called ``name``.
     annotation
@@ -65,6 +65,8 @@ class Samples:
         Genes G of the network.
     default_name
         Name of a source that has none.
+    columns
+        Columns of ``obs`` to keep.
 
     Raises
     ------
@@ -76,11 +78,13 @@ class Samples:
         If it has no such layer or ``obs`` column.
     """
 
-    def __init__(self, source: Source, vocabulary: GeneVocabulary, default_name: str) -> None:
+    def __init__(
+        self, source: Source, vocabulary: GeneVocabulary, default_name: str, columns: Sequence[str] = ()
+    ) -> None:
         self._source = source
         self._path = Path(source.data) if isinstance(source.data, str | Path) else None
         self._opened: tuple[int, Any, Any] | None = None
-        stored = _Stored(*_facts_of_file(self._path, source)) if self._path else _facts_of_adata(source)
+        stored = _facts_of_file(self._path, source, columns) if self._path else _facts_of_adata(source, columns)
         self.name = source.name or (self._path.stem if self._path else default_name)
         self.studies = stored.studies if stored.studies is not None else np.full(stored.n_obs, self.name)
         self.denominator: str | None = stored.params.get("denominator")
@@ -94,6 +98,10 @@ class Samples:
         known = _annotated(source.annotation)
         self.zeros: NDArray[np.bool_] = np.isin(vocabulary.ids, known) & ~self.match.found
         self.n_obs = stored.n_obs
+        self.columns = stored.columns
+        self.var_names: list[str] = [str(name) for name in stored.var_names]
+        #: What turns rows as they are stored into what the network reads.
+        self.reader: Callable[[NDArray[Any]], NDArray[np.floating]] = self.match.align
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files behind: each process opens its own."""
@@ -106,10 +114,15 @@ class Samples:
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive samples in vocabulary order, (stop - start, G); ``NaN`` where missing."""
-        aligned = self.match.align(dense_rows(self._matrix(), slice(start, stop)))
+        aligned = self.reader(self.stored(start, stop))
         aligned[:, self.zeros] = 0.0
         values: NDArray[np.float32] = aligned
         return values
+
+    def stored(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return consecutive samples as they are stored, (stop - start, n_vars), dense."""
+        rows: NDArray[np.float32] = dense_rows(self._matrix(), slice(start, stop))
+        return rows
 
     def close(self) -> None:
         """Close the file, if one is open."""
@@ -138,9 +151,10 @@ class _Stored:
     studies: NDArray[Any] | None
     params: dict[str, Any]
     hint: str
+    columns: dict[str, NDArray[Any]]
 
 
-def _facts_of_adata(source: Source) -> _Stored:
+def _facts_of_adata(source: Source, columns: Sequence[str]) -> _Stored:
     adata: Any = source.data
     check_anndata(adata)
     matrix = get_matrix(adata, source.layer)
@@ -153,10 +167,11 @@ def _facts_of_adata(source: Source) -> _Stored:
         _studies(adata.obs, source),
         get_params(adata, source.layer or ""),
         _hint(source.layer, named_layers(adata)),
+        {name: _column(adata.obs, name, source) for name in columns},
     )
 
 
-def _facts_of_file(path: Path, source: Source) -> tuple[Any, ...]:
+def _facts_of_file(path: Path, source: Source, columns: Sequence[str]) -> _Stored:
     from anndata.io import read_elem
 
     handle = _open(path)
@@ -167,7 +182,8 @@ def _facts_of_file(path: Path, source: Source) -> tuple[Any, ...]:
         place = f"uns/{source.layer}/params"
         params: Any = read_elem(handle[place]) if source.layer is not None and place in handle else {}
         layers = list(handle["layers"]) if "layers" in handle else []
-        return len(obs), var.index, _studies(obs, source), dict(params), _hint(source.layer, layers)
+        kept = {name: _column(obs, name, source) for name in columns}
+        return _Stored(len(obs), var.index, _studies(obs, source), dict(params), _hint(source.layer, layers), kept)
     finally:
         if hasattr(handle, "close"):
             handle.close()
@@ -223,16 +239,20 @@ def _annotated(annotation: Any) -> NDArray[np.str_]:
 def _studies(obs: Any, source: Source) -> NDArray[Any] | None:
     if source.study is None:
         return None
-    if source.study not in obs:
-        message = f"{source.name or source.data}: obs has no column {source.study!r}; its columns are {list(obs)}"
-        raise KeyError(message)
-    column = obs[source.study]
-    if column.isna().any():
-        message = (
-            f"{source.name or source.data}: {int(column.isna().sum())} samples have no study in obs[{source.study!r}]"
-        )
+    labels = _column(obs, source.study, source)
+    missing = int((labels == "").sum())
+    if missing:
+        message = f"{source.name or source.data}: {missing} samples have no study in obs[{source.study!r}]"
         raise ValueError(message)
-    labels: NDArray[Any] = column.astype(str).to_numpy(dtype=str)
+    return labels
+
+
+def _column(obs: Any, name: str, source: Source) -> NDArray[Any]:
+    """Return a column as text, empty where missing."""
+    if name not in obs:
+        message = f"{source.name or source.data}: obs has no column {name!r}; its columns are {list(obs)}"
+        raise KeyError(message)
+    labels: NDArray[Any] = obs[name].astype(object).where(obs[name].notna(), "").astype(str).to_numpy(dtype=str)
     return labels
 
 
