@@ -143,6 +143,11 @@ class BioFormer:
         return int(self.config.dim)
 
     @property
+    def precision(self) -> str:
+        """Precision of the weights, ``"float32"``."""
+        return str(next(self.network.parameters()).dtype).removeprefix("torch.")
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
         parameter: Tensor = next(self.network.parameters())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import Identifiers
-    from bulkformer_tl.models import BulkFormer, Geneformer
+    from bulkformer_tl.models import BioFormer, BulkFormer, Geneformer
 
 POOLINGS = ("mean", "max", "median", "all")
 
@@ -29,7 +29,7 @@ POOLINGS = ("mean", "max", "median", "all")
 def embed(
     adata: AnnData,
     *,
-    model: BulkFormer | Geneformer | str | Path = "bulkformer-mini",
+    model: BulkFormer | Geneformer | BioFormer | str | Path = "bulkformer-mini",
     layer: str | None = None,
     pooling: Literal["mean", "max", "median", "all", "cls"] | None = None,
     observed_only: bool | None = None,
@@ -53,14 +53,15 @@ def embed(
     ----------
     adata
         Samples by genes, with ln(TPM+1) values (see :func:`bulkformer_tl.pp.log_tpm`), or the raw counts that a
-        Geneformer reads.
+        Geneformer or a BioFormer reads.
     model
         A loaded model, or what :func:`bulkformer_tl.models.load` takes: a name, a folder, ``"geneformer:<folder>"``.
     layer
         Key of :attr:`~anndata.AnnData.layers` to read; ``None`` reads ``X``.
     pooling
         How gene vectors become one: ``"mean"``, ``"max"``, ``"median"``, or ``"all"``, the sum of the three; or
-        ``"cls"``, the vector of the token ``<cls>`` of a Geneformer V2. ``None`` takes the model's published rule.
+        ``"cls"``, the vector of the token ``<cls>`` of a Geneformer V2 or a BioFormer. ``None`` takes the model's
+        published rule.
     observed_only
         Pool over measured genes only. ``None`` takes the model's published rule.
     mask_var
@@ -173,9 +174,8 @@ class _Embedding:
     def models(self) -> list[BulkFormer]:
         return [self.given.model]
 
-    def __call__(self, _: slice, values: NDArray[np.floating]) -> dict[str, NDArray[np.float32]]:
-        aligned = self.given.match.align(values.astype(np.float32, copy=False))
-        return {self.slot: self.given.encode(aligned, "pooled", **self.options)[0]}
+    def __call__(self, rows: slice, values: NDArray[np.floating]) -> dict[str, NDArray[np.float32]]:
+        return {self.slot: self.given.encode(self.given.align(values), "pooled", rows=rows, **self.options)[0]}
 
 
 def _check_rule(given: ModelInput, pooling: str | None, *, choosing: bool) -> None:

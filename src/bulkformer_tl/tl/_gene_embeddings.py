@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import GeneMatch, Identifiers
-    from bulkformer_tl.models import BulkFormer, Geneformer
+    from bulkformer_tl.models import BioFormer, BulkFormer, Geneformer
 
 
 def gene_embeddings(
     adata: AnnData,
     *,
-    model: BulkFormer | Geneformer | str | Path = "bulkformer-mini",
+    model: BulkFormer | Geneformer | BioFormer | str | Path = "bulkformer-mini",
     contextual: bool = False,
     layer: str | None = None,
     groupby: str | None = None,
@@ -43,13 +43,13 @@ def gene_embeddings(
 
     The static vectors are the model's own gene table and need no expression. Contextual vectors are those of the last
     layer (of Geneformer, the layer it was loaded with), averaged over the samples, or over the samples of each group;
-    of Geneformer over those that express the gene.
+    of Geneformer over those that express the gene, of a BioFormer over those that measure it.
 
     Parameters
     ----------
     adata
-        Samples by genes; for contextual vectors with ln(TPM+1) values, or the counts that a Geneformer reads. To choose
-        samples, pass ``adata[chosen]``.
+        Samples by genes; for contextual vectors with ln(TPM+1) values, or the counts that a Geneformer or a
+        BioFormer reads. To choose samples, pass ``adata[chosen]``.
     model
         A loaded model, or what :func:`bulkformer_tl.models.load` takes: a name, a folder, ``"geneformer:<folder>"``.
     contextual
@@ -155,7 +155,7 @@ def _contextual(
     sums: dict[str | None, Any] = dict.fromkeys(groups, 0.0)
     counts = {name: np.zeros((len(genes), 1), dtype=np.int64) for name in groups}
     for rows, values in given.batches("gene_embeddings", batch_size):
-        vectors = given.encode(values, "genes", genes=genes)[0].astype(np.float64)
+        vectors = given.encode(values, "genes", rows=rows, genes=genes)[0].astype(np.float64)
         # where a model has vectors of expressed genes only, the others are NaN
         present = ~np.isnan(vectors[:, :, :1])
         vectors[~present[:, :, 0]] = 0

@@ -191,7 +191,10 @@ def _vectors(given: ModelInput, genes: NDArray[np.intp], batch_size: int | None)
     step = max(1, LARGEST // (n_samples * width))
     for start in range(0, len(genes), step):
         block = genes[start : start + step]
-        parts = [given.encode(values, "genes", genes=block)[0] for _, values in given.batches("encode", batch_size)]
+        parts = [
+            given.encode(values, "genes", rows=rows, genes=block)[0]
+            for rows, values in given.batches("encode", batch_size)
+        ]
         yield block, np.concatenate(parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from bulkformer_tl._progress import Progress
 from bulkformer_tl._settings import settings
 from bulkformer_tl._vocabulary import GeneMatch, Identifiers, match_genes
 from bulkformer_tl.pp._identifiers import resolve_identifiers
+from bulkformer_tl.tl._bins import check_readable, external_codes
 from bulkformer_tl.tl._blocks import visible_blocks
 from bulkformer_tl.tl._counts import check_counts
 from bulkformer_tl.tl._values import Seen, check_values
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from bulkformer_tl.models import BulkFormer, Geneformer
+    from bulkformer_tl.models import BioFormer, BulkFormer, Geneformer
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,10 @@ class ModelInput:
         What a look at all values told.
     params
         What to store about it.
+    reader
+        Turns rows as they are stored into what the model reads; ``None`` brings them into its order.
+    external
+        Codes of external tokens of each sample, (N,), of models that have such tokens.
     """
 
     model: BulkFormer
@@ -57,9 +62,24 @@ class ModelInput:
     hidden: Any
     seen: Seen
     params: dict[str, Any]
+    reader: Any = None
+    external: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
-    def encode(self, values: NDArray[np.float32], *outputs: str, **options: Any) -> list[NDArray[np.float32]]:
-        """Run the model and return the outputs as arrays, in the order asked for."""
+    def align(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Turn rows as they are stored, (n, n_vars), into what the model reads, (n, G), float32."""
+        block = values.astype(np.float32, copy=False)
+        aligned: NDArray[np.float32] = (self.match.align if self.reader is None else self.reader)(block)
+        return aligned
+
+    def encode(
+        self, values: NDArray[np.float32], *outputs: str, rows: slice | None = None, **options: Any
+    ) -> list[NDArray[np.float32]]:
+        """Run the model and return the outputs as arrays, in the order asked for.
+
+        ``rows`` says which samples they are, for models that read more of a sample than its values.
+        """
+        if self.external and rows is not None:
+            options["external"] = {name: codes[rows, None] for name, codes in self.external.items()}
         encoded: Any = self.model.encode(values, outputs=outputs, **options)  # type: ignore[arg-type]
         return [getattr(encoded, name).numpy() for name in outputs]
 
@@ -75,7 +95,7 @@ class ModelInput:
         step = 1 if self.model.device.type == "cpu" else batch_size or settings.batch_size
         with Progress(self.matrix.shape[0], description) as progress:
             for rows, block in visible_blocks(self.matrix, self.hidden):
-                aligned = self.match.align(block)
+                aligned = self.align(block)
                 for start in range(0, len(aligned), step):
                     part = aligned[start : start + step]
                     yield slice(rows.start + start, rows.start + start + len(part)), part
@@ -85,7 +105,7 @@ class ModelInput:
 def prepare(
     adata: AnnData,
     *,
-    model: BulkFormer | Geneformer | str | Path,
+    model: BulkFormer | Geneformer | BioFormer | str | Path,
     layer: str | None,
     identifiers: Identifiers | None,
     min_coverage: float,
@@ -128,7 +148,11 @@ def prepare(
     made = get_params(adata, layer or "")
     names = resolve_identifiers(adata, identifiers, layer)
     match = match_genes(adata.var_names, loaded.vocabulary, identifiers=names, min_share=min_coverage)
-    if loaded.input_unit == "counts":
+    reader, external = None, {}
+    if hasattr(loaded, "reader"):
+        reader, external = loaded.reader(adata.var_names, match), external_codes(adata, loaded)
+        seen = check_readable(adata, matrix, hidden, reader, layer=layer, name=loaded.name, digest=digest)
+    elif loaded.input_unit == "counts":
         seen = check_counts(adata, matrix, hidden, match, name=loaded.name, digest=digest)
     else:
         seen = check_values(adata, matrix, hidden, match, layer, digest=digest)
@@ -153,7 +177,7 @@ def prepare(
         "device": str(loaded.device),
         "precision": loaded.precision,
     }
-    return ModelInput(loaded, matrix, match, hidden, seen, params)
+    return ModelInput(loaded, matrix, match, hidden, seen, params, reader, external)
 
 
 def check_predicts(model: BulkFormer) -> None:
@@ -182,7 +206,7 @@ def load_model(model: Any) -> Any:
     """
     from bulkformer_tl import models, registry
 
-    if isinstance(model, models.BulkFormer | models.Geneformer):
+    if isinstance(model, models.BulkFormer | models.Geneformer | models.BioFormer):
         return model
     return _load_known(str(model)) if str(model) in registry.available() else models.load(model)
 

@@ -73,7 +73,9 @@ def place_for(
         },
         "function": function,
         "model": f"{given.model.name} {given.model.checksum}",
-        "engine": repr(given.model.options),
+        # not every family has ways to compute
+        "engine": repr(getattr(given.model, "options", None)),
+        "external": hash_plain(given.external),
         "samples": adata.n_obs,
         "genes": adata.n_vars,
         "names": hashlib.sha256(names.encode()).hexdigest(),

@@ -100,5 +100,7 @@ def _embed(adata: AnnData, model: BulkFormer, made: dict[str, Any]) -> NDArray[n
         "observed_only": None if only == model.pooling_observed_only else only,
         "summary_columns": bool(made["summary_columns"]),
     }
-    pooled = [given.encode(values, "pooled", **options)[0] for _, values in given.batches("untrained", None)]
+    pooled = [
+        given.encode(values, "pooled", rows=rows, **options)[0] for rows, values in given.batches("untrained", None)
+    ]
     return np.concatenate(pooled)

@@ -189,9 +189,7 @@ class PretrainConfig:
             self.objective in objectives,
             f"objective must be one of {list(objectives)} for the family {self.family!r}, found {self.objective!r}",
         )
-        object.__setattr__(
-            self, "external", (self.external,) if isinstance(self.external, str) else tuple(self.external)
-        )
+        object.__setattr__(self, "external", _as_tuple(self.external))
         refuse_unless(
             self.family == "bioformer" or not (self.binning or self.external),
             f"binning and external are of the family 'bioformer'; leave them out for {self.family!r}",

@@ -208,7 +208,9 @@ def _gather(corpus: CorpusLike, config: PretrainConfig, vocabulary: Any, graph: 
 def _check_start(config: PretrainConfig, start: Any) -> None:
     """Refuse a model that cannot be trained on, or what it has already."""
     refuse_unless(
-        start.family in FAMILIES, f"{start.name} is of family {start.family!r}; only {list(FAMILIES)} are pretrained"
+        start.family in FAMILIES,
+        f"training goes on from a BulkFormer or BioFormer, and {start.name} is of family {start.family!r}; only "
+        f"{list(FAMILIES)} are pretrained",
     )
     refuse_unless(
         start.family == config.family,
