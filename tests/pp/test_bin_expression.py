@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import anndata as ad
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,12 +85,13 @@ def test_storage_does_not_matter(adata, tmp_path, method, missing):
     dense = adata.layers.pop("binned")
     del adata.uns["binned"]
     adata.write_h5ad(tmp_path / "a.h5ad")
-    others = [adata.copy(), adata.copy(), ad.read_h5ad(tmp_path / "a.h5ad", backed="r")]
+    others = [adata.copy(), adata.copy(), ad.read_h5ad(tmp_path / "a.h5ad", backed="r"), adata.copy()]
+    others[3].X = da.from_array(adata.X, chunks=(5, 40))
     others[0].X, others[1].X = sp.csr_matrix(adata.X), sp.csc_matrix(adata.X)
     before = others[0].X.copy()
     for other in others:
         found = bf.pp.bin_expression(other, method=method, copy=True).layers["binned"]
-        assert sp.issparse(found) == (not other.isbacked)
+        assert sp.issparse(found) == sp.issparse(other.X)
         np.testing.assert_array_equal(found.toarray() if sp.issparse(found) else found, dense)
     np.testing.assert_array_equal(others[0].X.indices, before.indices)
     assert dense.dtype == np.int32

@@ -123,3 +123,13 @@ def test_merged_table_is_ready_for_log_tpm(tmp_path):
     bf.pp.log_tpm(merged)
     merged.write_h5ad(tmp_path / "a.h5ad")
     assert np.isfinite(merged.layers["log_tpm"]).all()
+
+
+def test_retired_names_join_those_that_took_their_place():
+    names = ["ENSG00000000001", "ENSG00000000002.4", "ENSG00000000003"]
+    adata = ad.AnnData(np.array([[1.0, 2.0, 4.0], [0.0, 3.0, 5.0]], dtype=np.float32))
+    adata.var_names = names
+    merged = bf.pp.merge_duplicates(adata, renamed={"ENSG00000000002": "ENSG00000000001"})
+    assert merged.var_names.tolist() == ["ENSG00000000001", "ENSG00000000003"]
+    np.testing.assert_array_equal(merged.X, [[3, 4], [3, 5]])
+    assert merged.uns["merge_duplicates"]["params"]["merged"] == ["ENSG00000000001"]

@@ -5,6 +5,7 @@ import pickle
 import warnings
 
 import anndata as ad
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,7 +119,10 @@ def test_same_tokens_from_any_storage(adata, medians, tmp_path):
     )
     adata.write_h5ad(tmp_path / "a.h5ad")
     backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
-    for other in (dense, whole, columns, stored_zeros, twice, backed):
+    lazy, lazy_sparse = dense.copy(), dense.copy()
+    lazy.X = da.from_array(dense.X, chunks=(7, 120))
+    lazy_sparse.X = da.from_array(adata.X, chunks=(7, 120), asarray=False)
+    for other in (dense, whole, columns, stored_zeros, twice, backed, lazy, lazy_sparse):
         np.testing.assert_array_equal(tokens_of(other, medians=medians), expected)
     backed.file.close()
 
