@@ -350,6 +350,23 @@ class ResponseKeys:
 
 
 @dataclass(frozen=True)
+class PerturbKeys:
+    """Slots of :func:`bulkformer_tl.tl.perturb`."""
+
+    key: str = "perturb"
+
+    @property
+    def samples(self) -> str:
+        """Effect of each perturbation on each sample."""
+        return f"obsm/{self.key}"
+
+    @property
+    def genes(self) -> str:
+        """Mean effect of each perturbation on each gene."""
+        return f"varm/{self.key}"
+
+
+@dataclass(frozen=True)
 class SurvivalKeys:
     """Slots of :func:`bulkformer_tl.tl.survival`."""
 

@@ -16,6 +16,9 @@ from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._impute import impute
 from bulkformer_tl.tl._matrix_head import MatrixHead
 from bulkformer_tl.tl._pair_heads import PairHead
+from bulkformer_tl.tl._perturb import perturb
+from bulkformer_tl.tl._perturb_change import Change
+from bulkformer_tl.tl._perturb_states import States
 from bulkformer_tl.tl._perturbation_features import gene_features
 from bulkformer_tl.tl._perturbation_head import PerturbationHead
 from bulkformer_tl.tl._perturbation_response import perturbation_response
@@ -26,10 +29,12 @@ from bulkformer_tl.tl._transfer import transfer
 from bulkformer_tl.tl._zarr_output import ZarrOutput
 
 __all__ = [
+    "Change",
     "Head",
     "MatrixHead",
     "PairHead",
     "PerturbationHead",
+    "States",
     "ZarrOutput",
     "biomarkers",
     "classify",
@@ -46,6 +51,7 @@ __all__ = [
     "gene_features",
     "gene_scores",
     "impute",
+    "perturb",
     "perturbation_response",
     "regress",
     "score_imputation",
