@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 from scipy.stats import norm
 
 import bulkformer_tl as bf
+from bulkformer_tl.models._compiled import compiled
 from bulkformer_tl.train import Optimizer, Source
-from bulkformer_tl.train._hardware import compiled
 from bulkformer_tl.train._network import as_graph
 
 #: Long enough to learn something from a hundred samples.

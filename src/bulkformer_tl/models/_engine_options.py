@@ -38,6 +38,9 @@ class EngineOptions:
     packed
         Keep weights in the order in which oneDNN's products read them, and have these apply the activation. Where torch
         has no such products, or they give other numbers, plain ones are used.
+    compile
+        Have torch's compiler join the element-wise operations of attention. It works for up to a minute at the first
+        sample; where there is no compiler, the log says so and they run as they are.
     unshifted
         Leave the stabiliser out of the exponentials of attention wherever they cannot overflow.
 
@@ -52,6 +55,7 @@ class EngineOptions:
     block: int | None = None
     requested_only: bool = True
     packed: bool = True
+    compile: bool = False
     unshifted: bool = True
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bulkformer_tl.models._compiled import compiled
 from bulkformer_tl.models._linear_attention import EPSILON, TINY
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class RandomFeatures:
         self.longest = float(projection.norm(dim=1).max())
         # to look at the bound is cheap where the processor itself waits for it
         self.unshifted = options.unshifted and projection.device.type == "cpu"
+        join = partial(torch.compile, backend=compiled, dynamic=True)
+        self.grow = join(_grow_joined) if options.compile else _grow
+        self.settle = join(_settle) if options.compile else _settle
 
     def __call__(self, x: Tensor, *, together: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Take vectors x (H, T, E) apart; genes come last in what is returned, where processors like them best.
@@ -71,18 +75,35 @@ class RandomFeatures:
         exponents = torch.bmm(self.projection.expand(len(x), -1, -1), x.mT)
         half = x.float().square().sum(dim=-1)[:, None].mul_(self.scale**2 / 2)
         if self.unshifted and self.longest * math.sqrt(2 * float(half.max())) < SAFE:
-            if self.dtype == torch.bfloat16:
-                # of positive numbers the largest has the largest bits, which is found faster
-                grown = exponents.exp_()
-                top = _largest(grown.view(torch.int16), together=together).view(torch.bfloat16).float().log_()
-                return grown, half.neg_(), top
-            top = _largest(exponents, together=together)
-            return exponents.exp_(), half.neg_(), top
+            grown, top = self.grow(exponents, together=together)
+            return grown, half.neg_(), top
         exponents = exponents.float()
         top = _largest(exponents, together=together)
         # denormal numbers are slow, and too small to be seen beside the small constant
         grown = exponents.sub_(top).exp_().clamp_(min=TINY).to(self.dtype)
         return grown, top - half, top
+
+
+def _grow(exponents: Tensor, *, together: bool) -> tuple[Tensor, Tensor]:
+    """Return exponentials and the largest exponents."""
+    if exponents.dtype == torch.bfloat16:
+        # of positive numbers the largest has the largest bits, which is found faster
+        grown = exponents.exp_()
+        return grown, _largest(grown.view(torch.int16), together=together).view(torch.bfloat16).float().log_()
+    top = _largest(exponents, together=together)
+    return exponents.exp_(), top
+
+
+def _grow_joined(exponents: Tensor, *, together: bool) -> tuple[Tensor, Tensor]:
+    """Do the same in one go through the exponents, when compiled."""
+    wide = exponents.float()
+    return wide.exp().to(exponents.dtype), _largest(wide, together=together)
+
+
+def _settle(read: Tensor, lacking: Tensor, constant: Tensor) -> Tensor:
+    """Return numerators over denominators, (H, E, T), of what queries read, (H, E + 1, T), less what all read."""
+    whole = read.float().mul_(lacking.exp().clamp_(min=TINY)).add_(constant)
+    return (whole[:, :-1] / whole[:, -1:]).sub_(constant[:, :-1] / constant[:, -1:])
 
 
 def _largest(x: Tensor, *, together: bool) -> Tensor:
@@ -125,14 +146,11 @@ class KeyValueSums:
         self.sums.add_(self.total, alpha=EPSILON)
         self.constant = EPSILON * self.sums.sum(dim=-1, keepdim=True)
         self.lowered = self.sums.to(self.features.dtype)
-        #: What queries read that find all features alike, (H, E, 1), and what the layer makes of it, (D,).
-        self.common = self.constant[:, :-1] / self.constant[:, -1:]
+        #: What queries read that find all features alike, (H, E), and what the layer makes of it, (D,).
+        self.common = self.constant[:, :-1, 0] / self.constant[:, -1:, 0]
         self.shared = out(self.common.flatten())
 
     def read(self, queries: Tensor) -> Tensor:
         """Return by how much what queries (H, T, E) read differs from ``common``, (H, E, T), float32."""
         grown, lacking, top = self.features(queries, together=False)
-        factor = (lacking - top).exp_().clamp_(min=TINY)
-        wide = (self.lowered @ grown).float().mul_(factor).add_(self.constant)
-        read: Tensor = wide[:, :-1] / wide[:, -1:]
-        return read.sub_(self.common)
+        return self.features.settle(self.lowered @ grown, lacking - top, self.constant)

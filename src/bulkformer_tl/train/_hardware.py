@@ -17,6 +17,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Trainer
 
 from bulkformer_tl._settings import settings
+from bulkformer_tl.models._compiled import compiled
 from bulkformer_tl.train._check import refuse_unless
 
 logger = logging.getLogger(__name__)
@@ -119,19 +120,6 @@ class Hardware:
             if config.compile:
                 module.network.compile(backend=compiled)
             _fit(trainer, module)
-
-
-def compiled(graph: Any, inputs: list[Any]) -> Any:
-    """Compile a part of a network, or say why it runs as it is."""
-    from torch._dynamo import lookup_backend
-
-    try:
-        return lookup_backend("inductor")(graph, inputs)
-    # a compiler that is absent, or too old, or meets what it does not know, each have an error of their own
-    except Exception as error:  # noqa: BLE001
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        logger.warning("torch cannot compile the network, which runs as it is: %s", reason)
-        return graph.forward
 
 
 def _fit(trainer: Trainer, module: Pretraining) -> None:
