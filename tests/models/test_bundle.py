@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -219,3 +220,20 @@ def test_a_bundle_can_be_moved(bundle, paper, values, tmp_path):
     model, _ = paper("a")
     moved = shutil.move(bundle, tmp_path / "elsewhere")
     assert torch.equal(models.load(moved).encode(values).pooled, model.encode(values).pooled)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not tell what is mapped")
+def test_weights_stay_in_the_file_and_the_file_as_it_is(paper, bundle):
+    path = bundle / "model.safetensors"
+    before = path.read_bytes()
+    state = models.load(bundle, device="cpu").network.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in paper("a")[0].network.state_dict().items())
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in state.values())
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line]
+    regions = [[int(end, 16) for end in line[0].split("-")] for line in lines]
+    mapped = [t for t in state.values() if any(start <= t.data_ptr() < end for start, end in regions)]
+    # those behind a tensor of an odd size are copied
+    assert sum(t.nbytes for t in mapped) > sum(t.nbytes for t in state.values()) / 2
+    for tensor in mapped:
+        tensor.zero_()
+    assert path.read_bytes() == before

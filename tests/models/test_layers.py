@@ -7,8 +7,11 @@ import copy
 import pytest
 import torch
 
-from bulkformer_tl.models._layers import ValueEncoding, graph_convolution, normalised_adjacency, performer, propagate
+from bulkformer_tl.models._layers import GraphConvolution, ValueEncoding, normalised_adjacency, performer, propagate
 from bulkformer_tl.models._paper import PaperConfig, PaperNetwork
+
+# torch says once per process that CSR is in beta
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
 
 
 def dense(rows, columns, values, size):
@@ -53,7 +56,7 @@ def test_adjacency_against_a_dense_product():
 def test_convolution_equals_a_dense_product_and_edges_equal_csr(edges):
     index, weight = edges
     rows, columns, values = normalised_adjacency(index[0], index[1], weight, 6)
-    convolution = graph_convolution(4, bias=True)
+    convolution = GraphConvolution(4, bias=True)
     torch.nn.init.normal_(convolution.bias)
     hidden = torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(2))
     csr = (torch.sparse_csr_tensor(rows, columns, values, (6, 6), check_invariants=False),)
@@ -64,6 +67,27 @@ def test_convolution_equals_a_dense_product_and_edges_equal_csr(edges):
         expected = csr[0].to_dense() @ (hidden @ convolution.lin.weight.T) + convolution.bias
     assert torch.allclose(found, expected, atol=1e-6)
     assert torch.allclose(as_edges, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+# torch-geometric compiles helpers with torch.jit at import, which newer torch deprecates
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_convolution_is_that_of_torch_geometric(edges, bias):
+    from torch_geometric.nn import GCNConv
+
+    torch.manual_seed(0)
+    theirs = GCNConv(4, 4, normalize=False, add_self_loops=False, bias=bias)
+    torch.manual_seed(0)
+    ours = GraphConvolution(4, bias=bias)
+    state = theirs.state_dict()
+    assert list(ours.state_dict()) == list(state)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state_dict().items())
+    rows, columns, values = normalised_adjacency(edges[0][0], edges[0][1], edges[1], 6)
+    csr = torch.sparse_csr_tensor(rows, columns, values, (6, 6), check_invariants=False)
+    receivers = torch.repeat_interleave(torch.arange(6), rows.diff())
+    hidden = torch.randn(6, 4)
+    for graph in ((csr,), (torch.stack([columns, receivers]), values)):
+        assert torch.equal(ours(hidden, *graph), theirs(hidden, *graph))
 
 
 def test_gradients_pass_through_the_graph(edges):

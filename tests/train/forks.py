@@ -40,7 +40,6 @@ def answer(number):
 
 def main():
     import lightning.pytorch  # noqa: F401
-    import torch_geometric.nn  # noqa: F401
 
     import bulkformer_tl.models
     import bulkformer_tl.train._journal

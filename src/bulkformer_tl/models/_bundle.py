@@ -22,7 +22,7 @@ from bulkformer_tl.models._families import BINNED, make_config
 from bulkformer_tl.models._files import read_json, read_tensors, require_file, sha256, verify_manifest
 from bulkformer_tl.models._geneformer import Geneformer
 from bulkformer_tl.models._geneformer_files import write_geneformer
-from bulkformer_tl.models._state import build
+from bulkformer_tl.models._state import ALIGNED, build
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,7 +100,7 @@ def convert(
 def _write(model: BulkFormer | BioFormer, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
     state = {name: _stored(tensor, dtype) for name, tensor in model.network.state_dict().items()}
     with replacing(folder / "model.safetensors") as path:
-        save_file(state, path)
+        _save_aligned(state, path)
     if isinstance(model, BulkFormer):
         edges, weights = model.graph
         with replacing(folder / _GRAPH) as path:
@@ -124,6 +124,19 @@ def _write(model: BulkFormer | BioFormer, folder: Path, dtype: torch.dtype | Non
 
 def _files_of(family: str) -> set[str]:
     return _FILES if family in BINNED else _FILES | {_GRAPH}
+
+
+def _save_aligned(state: dict[str, Tensor], path: Path) -> None:
+    """Write tensors so that the largest, and mostly its neighbours, can be used where they lie in the mapped file."""
+    save_file(state, path, metadata={"fill": ""})
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entries = {name: entry for name, entry in json.loads(file.read(length)).items() if name in state}
+    first, _ = max((entry["data_offsets"] for entry in entries.values()), key=lambda ends: ends[1] - ends[0])
+    fill = -(8 + length + first) % ALIGNED
+    # headers are multiples of 8 bytes, so that such a filling makes them longer by just as much
+    if fill and fill % 8 == 0:
+        save_file(state, path, metadata={"fill": " " * fill})
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bulkformer_tl.models._layers import DeviationHead, Encoder, ValueEncoding, graph_convolution, performer, propagate
+from bulkformer_tl.models._layers import DeviationHead, Encoder, GraphConvolution, ValueEncoding, performer, propagate
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class GraphBottleneck(nn.Module):
         self.residual_scale = nn.Parameter(torch.full((config.dim,), config.graph_scale_init))
         self.norm = nn.LayerNorm(config.dim)
         self.input_projection = nn.Linear(config.dim, narrow, bias=False)
-        self.convolution = graph_convolution(narrow, bias=False)
+        self.convolution = GraphConvolution(narrow, bias=False)
         self.activation = nn.GELU()
         self.dropout = nn.Dropout(config.graph_dropout)
         self.output_projection = nn.Linear(narrow, config.dim, bias=False)

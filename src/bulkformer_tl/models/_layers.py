@@ -1,7 +1,8 @@
-"""Layers that the published generations share, built from performer-pytorch and torch-geometric."""
+"""Layers that the published generations share, Performers by performer-pytorch."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, ClassVar
 
@@ -131,15 +132,36 @@ def normalised_adjacency(receiver: Tensor, sender: Tensor, weight: Tensor, size:
     return rows, column, factor[row] * value * factor[column]
 
 
-def graph_convolution(dim: int, *, bias: bool) -> nn.Module:
-    """Build a graph convolution over a graph that is already normalised."""
-    with warnings.catch_warnings():
-        # torch-geometric compiles helpers with torch.jit at import, which newer torch deprecates
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from torch_geometric.nn import GCNConv
-    convolution: nn.Module = GCNConv(dim, dim, normalize=False, add_self_loops=False, bias=bias)
-    return convolution
+class GraphConvolution(nn.Module):
+    """Graph convolution over a graph that is already normalised, A x W^T + b.
+
+    It is GCNConv of torch-geometric with its names, numbers and initial weights, of which that is all that is needed
+    here; importing torch-geometric takes longer than everything else between a call and its first result.
+
+    Parameters
+    ----------
+    dim
+        Width D.
+    bias
+        Whether there is a b.
+    """
+
+    def __init__(self, dim: int, *, bias: bool) -> None:
+        super().__init__()
+        self.lin = nn.Linear(dim, dim, bias=False)
+        self.bias: nn.Parameter | None = nn.Parameter(torch.zeros(dim)) if bias else None
+        bound = math.sqrt(6.0 / (dim + dim))
+        nn.init.uniform_(self.lin.weight, -bound, bound)
+
+    def forward(self, hidden: Tensor, graph: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Map (G, D) to (G, D) over a CSR matrix (G, G), or over edges (2, E), sender first, and their weights (E,)."""
+        hidden = self.lin(hidden)
+        if weights is None:
+            mixed: Tensor = torch.sparse.mm(graph, hidden)
+        else:
+            sender, receiver = graph
+            mixed = torch.zeros_like(hidden).index_add_(0, receiver, hidden[sender] * weights[:, None])
+        return mixed if self.bias is None else mixed + self.bias
 
 
 def propagate(convolution: nn.Module, hidden: Tensor, adjacency: tuple[Tensor, ...]) -> Tensor:
@@ -226,7 +248,7 @@ class GraphPerformer(nn.Module):
 
     def __init__(self, dim: int, *, heads: int, n_performers: int, attn_dropout: float, ff_dropout: float) -> None:
         super().__init__()
-        self.g = graph_convolution(dim, bias=True)
+        self.g = GraphConvolution(dim, bias=True)
         self.f = nn.ModuleList(
             performer(dim, heads=heads, dim_head=dim // heads, attn_dropout=attn_dropout, ff_dropout=ff_dropout)
             for _ in range(n_performers)

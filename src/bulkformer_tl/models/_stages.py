@@ -143,7 +143,7 @@ class ResidualGraph(Graph):
 
     def __init__(self, block: GraphPerformer, network: Encoder, options: EngineOptions) -> None:
         convolution: Any = block.g
-        super().__init__(network, convolution.out_channels)
+        super().__init__(network, convolution.lin.out_features)
         self.norm = block.layernorm
         self.project = linear(convolution.lin, options)
         self.bias: Tensor = convolution.bias.detach()

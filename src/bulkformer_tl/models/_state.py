@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from bulkformer_tl.models._layers import Encoder
 
+#: Bytes that addresses of weights are multiples of, as those that torch allocates.
+ALIGNED = 64
 #: A tensor that only one family has.
 _MARKS = {"g1": "ae_enc.0.weight", "g2": "gene_emb_onehot_layer.weight", "g3": "graph_block.residual_scale"}
 #: Tensors of the preprint's code that its forward pass never uses.
@@ -124,7 +126,10 @@ def build(family: str, config: Any, state: dict[str, Tensor], path: Path) -> Enc
 
 
 def _own(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    # safetensors hands out slices of one buffer, and at odd addresses matrix products round differently
+    # safetensors hands out parts of the file, which is mapped into memory and read where it is used; at odd addresses
+    # matrix products round differently
+    if tensor.dtype == dtype and tensor.is_contiguous() and tensor.data_ptr() % ALIGNED == 0:
+        return tensor
     return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
