@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.decomposition import FactorAnalysis
 
 import bulkformer_tl as bf
 from bulkformer_tl._vocabulary import GeneVocabulary
@@ -346,6 +347,28 @@ def test_a_screen_finds_what_exact_passes_find(adata, g2):
     found = run(adata, pair, model=g2, readout=states, screen=0)
     found = found[found["output"] == "toward b"]["first_order"]
     np.testing.assert_allclose(found[f"{IDS[0]}+{IDS[1]}"], found[IDS[0]] + found[IDS[1]], rtol=1e-5)
+
+
+def test_the_planted_regulator_comes_first():
+    """One gene drives ten others; a network fitted to such samples is moved by its deletion more than by any other."""
+    rng = np.random.default_rng(0)
+    values = rng.gamma(4, 0.75, (300, G)).astype(np.float32)
+    targets = np.arange(20, 30)
+    values[:, targets] = 0.7 * values[:, [3]] + rng.gamma(4, 0.25, (300, 10))
+    fitted = FactorAnalysis(4, random_state=0).fit(values[:-20])
+    model = make_model("mini")
+    loadings, noise = torch.from_numpy(fitted.components_.T).float(), torch.from_numpy(fitted.noise_variance_).float()
+    padded = torch.cat([loadings, torch.zeros(G, 4)], dim=1)
+    model.network.factors.set_model(torch.from_numpy(values.mean(axis=0)), padded, torch.ones(8), noise)
+    adata = ad.AnnData(values[-20:], var=pd.DataFrame(index=IDS), obs=pd.DataFrame(index=[f"s{i}" for i in range(20)]))
+    adata.obs["high"] = np.where(adata.X[:, 3] > np.median(adata.X[:, 3]), "high", "low")
+    states = bf.tl.States("high", start="high", goal="low")
+    for readout in (states, "sample"):
+        for screen in (None, 5):
+            table = run(adata, model=model, readout=readout, screen=screen)
+            assert table.index[0] == IDS[3]
+            effects = table["effect"].abs().to_numpy()
+            assert effects[0] > 1.5 * effects[1]
 
 
 BAD = {

@@ -6,6 +6,7 @@ from bulkformer_tl.pl._imputation import imputation
 from bulkformer_tl.pl._imputation_curve import imputation_curve
 from bulkformer_tl.pl._palette import palette
 from bulkformer_tl.pl._per_column import per_column
+from bulkformer_tl.pl._perturbation import perturbation
 from bulkformer_tl.pl._perturbation_response import perturbation_response
 from bulkformer_tl.pl._regression import regression
 from bulkformer_tl.pl._score_axes import score_axes
@@ -24,6 +25,7 @@ __all__ = [
     "kaplan_meier",
     "palette",
     "per_column",
+    "perturbation",
     "perturbation_response",
     "regression",
     "roc",

@@ -145,6 +145,9 @@ def impact(mean: Numbers, rng: np.random.Generator) -> Numbers:
     if not size.any():
         return found
     logs = np.log10(np.maximum(size, size[size > 0].min()))[:, None]
+    # equal effects have no components
+    if np.ptp(logs) < PRECISION:
+        return found
     mixture = GaussianMixture(2, random_state=int(rng.integers(2**31)), n_init=3).fit(logs)
     found[known] = mixture.predict_proba(logs)[:, int(np.argmax(mixture.means_))]
     return found
