@@ -168,6 +168,7 @@ def test_only_hidden_bins_cost_and_the_fast_way_is_the_same():
         ({"layer": "negative"}, r"layers\['negative'\] \(rna\): row 3 holds negative values"),
         ({"layer": "logs"}, r"row 0 is fractional and at most .* as logarithms are, not counts"),
         ({"layer": "infinite"}, "row 3 holds infinite values"),
+        ({"layer": "scaled"}, "row 0 is fractional and sums to a million, as TPM and CPM do"),
         ({"layer": "empty"}, "hold no counts of the modality 'rna'"),
         ({"graph": (np.zeros((2, 1), int), np.ones(1))}, "has no gene graph"),
         ({"vocabulary": None}, r"needs vocabulary= \(its genes\); to go on"),
@@ -183,6 +184,7 @@ def test_bad_input_is_refused_before_anything_is_written(counts, tmp_path, chang
     adata.layers["negative"] = adata.X - 1e9 * (np.arange(200) == 3)[:, None]
     adata.layers["infinite"] = np.where((np.arange(200) == 3)[:, None], np.inf, adata.X)
     adata.layers["logs"] = np.log1p(adata.X)
+    adata.layers["scaled"] = adata.X / adata.X.sum(axis=1, keepdims=True) * 1e6
     adata.layers["empty"] = np.zeros_like(adata.X)
     adata.obs["nothing"] = pd.Series(np.nan, index=adata.obs_names)
     source = bf.train.Source(adata, study="batch", name="x", layer=change.pop("layer", None))

@@ -18,6 +18,15 @@ def test_survives_a_file(tmp_path):
     assert PretrainConfig.from_dict(config.to_dict()) == config
 
 
+def test_a_family_of_bins_survives_a_file(tmp_path):
+    config = PretrainConfig(
+        family="bioformer", network={"decoder": True}, binning={"rna": {"bin_size": 0.5}}, external="tissue"
+    )
+    assert (config.objective, config.external) == ("cross_entropy", ("tissue",))
+    config.write(tmp_path / "config.yaml")
+    assert PretrainConfig.read(tmp_path / "config.yaml") == config
+
+
 def test_files_say_only_what_differs(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("epochs: 3\nvalidation: mine\noptimizer:\n  learning_rate: 1e-3\nmasking: {fraction: [0.1, 0.3]}\n")
