@@ -51,7 +51,9 @@ nitpick_ignore = [
     ("py:data", "Ellipsis"),
     # named in signatures, made by other functions; users never spell them
     ("py:class", "bulkformer_tl._rank_vocabulary.RankVocabulary"),
+    ("py:class", "bulkformer_tl._vocabulary.GeneMatch"),
     ("py:class", "bulkformer_tl._vocabulary.GeneVocabulary"),
+    ("py:class", "bulkformer_tl.models._binning.BinReader"),
     ("py:class", "bulkformer_tl.models._layers.Encoder"),
     ("py:class", "bulkformer_tl.pp._report.Report"),
 ]

@@ -38,6 +38,10 @@ class KeptHead:
     facts: dict[str, Any]
     arrays: dict[str, NDArray[Any]] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        """Refuse facts and arrays that do not make up such a head."""
+        raise NotImplementedError
+
     def save(self, path: str | Path) -> None:
         """Write the head to a folder: ``head.safetensors`` and ``head.json`` with its SHA-256.
 

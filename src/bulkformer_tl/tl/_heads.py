@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +42,6 @@ TASKS = ("classification", "regression", "survival")
 OF_SURVIVAL: dict[str, type | tuple[type, ...]] = {"strata": str, "levels": list}
 
 
-@dataclass(frozen=True, eq=False)
 class Head(KeptHead):
     """A fitted head that predicts a label from a representation.
 

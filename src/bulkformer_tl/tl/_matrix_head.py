@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -56,7 +55,6 @@ class Part(NamedTuple):
     spread: Numbers
 
 
-@dataclass(frozen=True, eq=False)
 class MatrixHead(KeptHead):
     """A fitted head that predicts all columns of a matrix from a representation.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -34,7 +33,6 @@ FIELDS: dict[str, type] = {
 TASKS = {"drug_response": "drug", "essentiality": "gene"}
 
 
-@dataclass(frozen=True, eq=False)
 class PairHead(KeptHead):
     """A fitted head that predicts the response of lines to drugs, or how much they depend on genes.
 

@@ -44,7 +44,7 @@ class States:
 
     @property
     def names(self) -> list[str]:
-        """What is read: one number for each label."""
+        """What is read of each sample, one number for each label."""
         return [f"toward {self.goal}", *(f"away from {label}" for label in self.labels[1:])]
 
     def members(self, adata: AnnData) -> list[NDArray[np.intp]]:

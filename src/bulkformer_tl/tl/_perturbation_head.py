@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +36,6 @@ FIELDS: dict[str, type] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
 class PerturbationHead(KeptHead):
     """A fitted head that predicts treated profiles from controls and what is known of a perturbation.
 
