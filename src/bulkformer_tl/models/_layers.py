@@ -1,4 +1,4 @@
-"""Layers that the published generations share, Performers by performer-pytorch."""
+"""Layers that the published generations share, built from performer-pytorch and torch-geometric."""
 
 from __future__ import annotations
 
@@ -132,11 +132,20 @@ def normalised_adjacency(receiver: Tensor, sender: Tensor, weight: Tensor, size:
     return rows, column, factor[row] * value * factor[column]
 
 
+def _geometric() -> Any:
+    with warnings.catch_warnings():
+        # it compiles helpers with torch.jit at import, which newer torch deprecates
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torch_geometric import utils
+    return utils
+
+
 class GraphConvolution(nn.Module):
     """Graph convolution over a graph that is already normalised, A x W^T + b.
 
-    It is GCNConv of torch-geometric with its names, numbers and initial weights, of which that is all that is needed
-    here; importing torch-geometric takes longer than everything else between a call and its first result.
+    It has the names, numbers and initial weights of GCNConv of torch-geometric, which is imported when it is run:
+    neither loading a model nor the engine, which mixes genes by itself, waits for that.
 
     Parameters
     ----------
@@ -155,12 +164,13 @@ class GraphConvolution(nn.Module):
 
     def forward(self, hidden: Tensor, graph: Tensor, weights: Tensor | None = None) -> Tensor:
         """Map (G, D) to (G, D) over a CSR matrix (G, G), or over edges (2, E), sender first, and their weights (E,)."""
+        utils = _geometric()
         hidden = self.lin(hidden)
         if weights is None:
-            mixed: Tensor = torch.sparse.mm(graph, hidden)
+            mixed: Tensor = utils.spmm(graph, hidden)
         else:
             sender, receiver = graph
-            mixed = torch.zeros_like(hidden).index_add_(0, receiver, hidden[sender] * weights[:, None])
+            mixed = utils.scatter(hidden[sender] * weights[:, None], receiver, dim_size=len(hidden))
         return mixed if self.bias is None else mixed + self.bias
 
 
