@@ -234,7 +234,8 @@ def report(by_samples: dict[str, Figures], by_genes: Figures) -> str:
         *table("genes", {"embed by mean pooling": by_genes}, per=SAMPLES_PER_NETWORK),
         "",
         f"**Verdict.** From {by_genes[0][0]:,} to {by_genes[-1][0]:,} genes time grows with the power "
-        f"{slope(by_genes, 1):.2f} of their number and memory with {slope(by_genes, 2):.2f}.\n",
+        f"{slope(by_genes, 1):.2f} of their number; {SAMPLES_PER_NETWORK} samples take at most "
+        f"{max(memory for _, _, memory in by_genes):,.0f} MiB more than the first of them did.\n",
     ]
     return "\n".join(lines)
 
@@ -258,20 +259,26 @@ def slope(figures: Figures, column: int) -> float:
 def draw(by_samples: dict[str, Figures], by_genes: Figures) -> None:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(8, 6), layout="constrained")
-    panels = {"samples": by_samples, "genes": {"embed by mean pooling": by_genes}}
-    for column, (what, ways) in enumerate(panels.items()):
-        for row, name in enumerate(("seconds", "MiB beside the model")):
-            ax = axes[row, column]
-            for way, figures in ways.items():
-                ax.plot([f[0] for f in figures], [f[row + 1] for f in figures], marker="o", markersize=3, label=way)
-            first = next(iter(ways.values()))
-            ends = np.array([first[0][0], first[-1][0]])
-            middle = first[len(first) // 2]
-            ax.plot(ends, ends / middle[0] * middle[row + 1], ":", color="0.6", linewidth=1, zorder=0)
-            ax.set(xscale="log", yscale="log", xlabel=what, ylabel=name)
-            ax.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(frameon=False, fontsize="small")
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    pooled = {"embed by mean pooling": by_genes}
+    panels = (
+        ("samples", "seconds", 1, by_samples),
+        ("samples", "MiB", 2, by_samples),
+        ("genes", "seconds", 1, pooled),
+    )
+    for ax, (what, name, position, ways) in zip(axes, panels, strict=True):
+        for way, figures in ways.items():
+            ax.plot([f[0] for f in figures], [f[position] for f in figures], marker="o", markersize=3, label=way)
+        first = next(iter(ways.values()))
+        ends, middle = np.array([first[0][0], first[-1][0]]), first[len(first) // 2]
+        ax.plot(ends, ends / middle[0] * middle[position], ":", color="0.6", linewidth=1, zorder=0)
+        ax.set(xscale="log", yscale="log", xlabel=what, ylabel=name if position == 1 else "MiB beside the model")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[2].set_xticks(GENES, [f"{size:,}" for size in GENES])
+    axes[2].set_yticks([0.3, 0.5, 1, 2], ["0.3", "0.5", "1", "2"])
+    for direction in (axes[2].xaxis, axes[2].yaxis):
+        direction.set_minor_formatter(plt.NullFormatter())
+    axes[0].legend(frameon=False, fontsize="small")
     figure.savefig(PICTURE, dpi=150)
 
 
