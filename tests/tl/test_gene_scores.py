@@ -105,10 +105,11 @@ def test_the_papers_forest_gives_probabilities(patients, latest, caplog, monkeyp
     assert patients.uns["gene_scores"]["params"]["target"] == "event"
 
 
-def test_blocks_of_genes_make_no_difference(patients, latest, monkeypatch):
+def test_blocks_of_genes_make_no_difference_but_rounding(patients, latest, monkeypatch):
     once = run(patients, latest).copy()
     monkeypatch.setattr("bulkformer_tl.tl._gene_scores.LARGEST", 1)
-    np.testing.assert_array_equal(run(patients, latest), once)
+    # sums over other numbers of genes round otherwise
+    np.testing.assert_allclose(run(patients, latest), once, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(
