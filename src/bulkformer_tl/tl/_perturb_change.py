@@ -91,7 +91,8 @@ class Change:
         -------
         The change.
         """
-        return change if isinstance(change, cls) else cls(change)  # type: ignore[arg-type]  its constructor checks
+        # the constructor checks what a text says
+        return change if isinstance(change, cls) else cls(change)  # type: ignore[arg-type]
 
     def apply(
         self, values: NDArray[np.float32], *, highest: float, quantiles: NDArray[np.float32] | None

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from bulkformer_tl._anndata import row_blocks
+from bulkformer_tl.tl._columns import column
 from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._matrix_head import MatrixHead
 from bulkformer_tl.tl._pair_heads import PairHead
 from bulkformer_tl.tl._perturb_passes import Editor, GeneReader, VectorReader
 from bulkformer_tl.tl._perturb_readouts import HeadOutput, Shift, Ways, cosine_distance, head_width
 from bulkformer_tl.tl._perturb_states import States
-from bulkformer_tl.tl._samples import column, embedding_params
+from bulkformer_tl.tl._samples import embedding_params
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

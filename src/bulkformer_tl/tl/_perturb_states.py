@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bulkformer_tl.tl._samples import column
+from bulkformer_tl.tl._columns import column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

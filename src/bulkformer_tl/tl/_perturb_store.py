@@ -109,8 +109,9 @@ class PartStore:
             return None
 
     def _save(self, index: int, arrays: Arrays) -> Arrays:
+        named: dict[str, Any] = dict(arrays)
         with replacing(self._path(index)) as unfinished, unfinished.open("wb") as handle:
-            np.savez(handle, **arrays)
+            np.savez(handle, **named)
         self._path(index).with_suffix(".taken").unlink(missing_ok=True)
         return arrays
 
