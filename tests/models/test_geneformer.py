@@ -462,14 +462,42 @@ def test_bad_options(folder, options, match):
         models.load_geneformer(folder, **options)
 
 
-def test_quantized_loading_needs_a_gpu_and_bitsandbytes(folder, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="quantize='8bit' needs a CUDA GPU, and there is none here"):
-        models.load_geneformer(folder, quantize="8bit")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+def wider(folder: Path) -> None:
+    """Put a random network of 64 dimensions in place of the golden one, whose 32 are too few for 4 bits."""
+    edit(folder / "config.json", hidden_size=64, intermediate_size=128)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = transformers.BertForMaskedLM(transformers.BertConfig.from_pretrained(folder))
+    state = {name: own.contiguous().clone() for name, own in network.state_dict().items() if "decoder" not in name}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(("quantize", "cosine", "dtype"), [("8bit", 0.999, torch.int8), ("4bit", 0.9, torch.uint8)])
+def test_quantized_networks(folder, counts, quantize, cosine, dtype, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    wider(folder)
+    plain = models.load_geneformer(folder, device="cpu")
+    model = models.load_geneformer(folder, quantize=quantize, device="cpu")
+    linear = model.network.bert.encoder.layer[0].intermediate.dense
+    assert (model.precision, linear.weight.dtype, model.checksum) == (quantize, dtype, plain.checksum)
+    values = counts("v2")[:4]
+    found, exact = model.encode(values).pooled, plain.encode(values).pooled
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, exact)
+    assert (torch.cosine_similarity(found, exact) > cosine).all()
+    torch.testing.assert_close(model.encode(values[2:]).pooled, found[2:], rtol=0, atol=0)
+    with pytest.raises(ValueError, match=f"was loaded in {quantize}; load it without quantize= to write it"):
+        models.convert(model, tmp_path / "written")
+
+
+def test_what_quantized_loading_refuses(folder, monkeypatch):
+    with pytest.raises(ValueError, match=r"works on 'cuda' and 'cpu', and the device is 'meta'; leave it out"):
+        models.load_geneformer(folder, quantize="8bit", device="meta")
+    with pytest.raises(ValueError, match=r"'4bit' needs widths that 64 divides, found \{'hidden_size': 32"):
+        models.load_geneformer(folder, quantize="4bit", device="cpu")
     monkeypatch.setattr("bulkformer_tl._optional.find_spec", lambda name: None if name == "bitsandbytes" else name)
     with pytest.raises(ImportError, match=r"needs bitsandbytes: pip install \"bulkformer-tl\[quantized\]\""):
-        models.load_geneformer(folder, quantize="4bit")
+        models.load_geneformer(folder, quantize="4bit", device="cpu")
 
 
 def test_without_transformers(folder, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from bulkformer_tl._dictionaries import write_dictionary
 from bulkformer_tl._optional import require
 from bulkformer_tl._rank_vocabulary import RankVocabulary
 from bulkformer_tl._settings import settings
+from bulkformer_tl.models._device import choose_device
 from bulkformer_tl.models._files import read_json, read_tensors, require_file, sha256
 from bulkformer_tl.models._geneformer import Geneformer
 
@@ -52,6 +54,9 @@ _FIELDS = (
 #: Tensors that files may lack, because they are others under a second name, or hold although nothing needs them.
 _TIED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "bert.embeddings.position_ids"}
 
+#: Weights of one scale, which rows have to consist of in 4 bits on the CPU.
+_BLOCK = 64
+
 _HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<folder>[\w.-]+))?(?:@(?P<revision>\w+))?")
 
 
@@ -86,7 +91,7 @@ def load_geneformer(
     emb_layer
         Which layer vectors come from: 0 the last, -1 the one before it, as published.
     quantize
-        Hold weights in 8 or 4 bits, by bitsandbytes; on GPUs only.
+        Hold the weights of linear layers in 8 or 4 bits, by bitsandbytes, on CUDA or, slowly, on the CPU.
     device
         Torch device; ``None`` takes :attr:`bulkformer_tl.settings.device`.
 
@@ -110,13 +115,14 @@ def load_geneformer(
     >>> bf.tl.embed(adata, model=model, layer="counts")  # doctest: +SKIP
     """
     require("transformers", extra=EXTRA, purpose="Geneformer")
+    place = torch.device(choose_device(device))
     if quantize is not None:
-        _check_quantize(quantize)
+        _check_quantize(quantize, place)
     folder = _folder(source)
     config = _read_config(folder)
     weights = require_file(folder / WEIGHTS, "the weights of the model", "its repository, as safetensors")
     dictionary = _dictionary(folder, config, tokens, medians, renamed)
-    network = _build(config, weights) if quantize is None else _build_quantized(folder, config, quantize)
+    network = _build(config, weights) if quantize is None else _build_quantized(folder, config, quantize, place)
     model = Geneformer(
         network,
         dictionary,
@@ -237,20 +243,26 @@ def _build(config: dict[str, Any], weights: Path) -> Any:
     return network.float()
 
 
-def _check_quantize(quantize: str) -> None:
+def _check_quantize(quantize: str, device: torch.device) -> None:
     if quantize not in {"8bit", "4bit"}:
         message = f"quantize must be '8bit', '4bit' or None, found {quantize!r}"
         raise ValueError(message)
-    if not torch.cuda.is_available():
-        message = f"quantize={quantize!r} needs a CUDA GPU, and there is none here; leave it out"
+    if device.type not in {"cpu", "cuda"}:
+        message = f"quantize={quantize!r} works on 'cuda' and 'cpu', and the device is {str(device)!r}; leave it out"
         raise ValueError(message)
     require("bitsandbytes", extra="quantized", purpose=f"quantize={quantize!r}")
     require("accelerate", extra="quantized", purpose=f"quantize={quantize!r}")
 
 
-def _build_quantized(folder: Path, config: dict[str, Any], quantize: str) -> Any:
+def _build_quantized(folder: Path, config: dict[str, Any], quantize: str, device: torch.device) -> Any:
     from transformers import BertConfig, BertForMaskedLM, BitsAndBytesConfig
 
+    widths = {name: config[name] for name in ("hidden_size", "intermediate_size")}
+    if quantize == "4bit" and device.type == "cpu" and any(width % _BLOCK for width in widths.values()):
+        message = f"on the CPU quantize='4bit' needs widths that {_BLOCK} divides, found {widths}; take '8bit'"
+        raise ValueError(message)
+    # it says of each product of each layer that it is made in float16
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return BertForMaskedLM.from_pretrained(
         folder,
         config=BertConfig(**config),
@@ -258,7 +270,7 @@ def _build_quantized(folder: Path, config: dict[str, Any], quantize: str) -> Any
         use_safetensors=True,
         local_files_only=True,
         quantization_config=BitsAndBytesConfig(load_in_8bit=quantize == "8bit", load_in_4bit=quantize == "4bit"),
-        device_map={"": 0},
+        device_map={"": str(device)},
     )
 
 
