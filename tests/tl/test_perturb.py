@@ -538,6 +538,38 @@ def test_heads(adata, g2):
         np.testing.assert_array_equal(by_key["effect"], by_head["effect"])
 
 
+def test_heads_of_many_columns(adata, g2):
+    cohort = fitted(adata, g2)
+    fast = bf.metrics.Protocol(n_splits=2, n_bootstrap=100, duplicates=None, baselines=())
+    rng = np.random.default_rng(3)
+    proteins = pd.DataFrame(rng.normal(size=(cohort.n_obs, 2)), index=cohort.obs_names, columns=["CD3", "CD4"])
+    cohort.obsm["protein"] = proteins.mul([1, 100])
+    bf.tl.regress(cohort, "protein", protocol=fast)
+    drugs = pd.DataFrame(rng.normal(size=(cohort.n_obs, 3)), index=cohort.obs_names, columns=["a", "b", "c"])
+    bf.tl.drug_response(cohort, drugs, protocol=fast)
+    other = deleted(cohort, IDS[11])
+    bf.tl.embed(other, model=g2)
+    for key, columns in (("regress_protein", ["CD3", "CD4"]), ("drug_response", ["a", "b", "c"])):
+        head = bf.tl.fitted_head(cohort, key)
+        expected = head.predict(other) - head.predict(cohort)
+        found = bf.tl.perturb(cohort, [IDS[11]], model=g2, readout=key, n_null=0, per_sample=True, copy=True)
+        assert found.uns["perturb"]["columns"]["output"].tolist() == columns
+        np.testing.assert_allclose(found.obsm["perturb"], expected, rtol=1e-3, atol=1e-5 * expected.abs().max().max())
+        table = found.uns["perturb"]["table"].set_index("output")
+        np.testing.assert_allclose(table["effect"][columns], expected.mean(), rtol=1e-2, atol=1e-6)
+        screened = run(cohort, [IDS[11]], model=g2, readout=key, change=bf.tl.Change("inhibit", factor=0.99), screen=1)
+        np.testing.assert_allclose(screened["first_order"], screened["effect"], rtol=5e-2, atol=1e-6)
+
+
+def test_heads_that_no_sample_goes_into(adata, g2):
+    cohort = fitted(adata, g2)
+    cohort.obs["drug"] = np.resize(["none", "a", "b", "c"], cohort.n_obs)
+    fast = bf.metrics.Protocol(n_splits=2, n_bootstrap=100, duplicates=None, baselines=())
+    bf.tl.perturbation_response(cohort, "drug", control="none", protocol=fast)
+    with pytest.raises(TypeError, match="no single sample goes into it, pass another head"):
+        run(cohort, IDS[0], model=g2, readout="perturbation_response")
+
+
 def test_heads_that_read_something_else(adata, g2):
     cohort = fitted(adata, g2)
     fast = bf.metrics.Protocol(n_splits=2, n_bootstrap=100, duplicates=None, baselines=())
