@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bulkformer_tl._anndata import float_dtype
 from bulkformer_tl.encodings import find_count_fault
-from bulkformer_tl.tl._blocks import each_block
-from bulkformer_tl.tl._values import Seen, row_digests
+from bulkformer_tl.tl._looks import Judged, Look, look_at
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from bulkformer_tl.models import BioFormer, BulkFormer
+    from bulkformer_tl.models import BioFormer
     from bulkformer_tl.models._binning import BinReader
+    from bulkformer_tl.tl._looks import Seen
 
 
 def check_readable(
@@ -47,59 +45,26 @@ def check_readable(
         If they cannot; the message names the layer to pass or the call that mends it.
     """
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    n_measured = np.zeros(adata.n_obs, dtype=np.int64)
-    digests = np.zeros((adata.n_obs, 32), dtype=np.uint8)
-    for rows, found in each_block(matrix, hidden, _Look(reader, digest=digest), dtype=float_dtype(matrix)):
-        message = ""
-        if found.fault is not None:
-            row, text = found.fault
-            message = (
-                f"{where}: sample {adata.obs_names[rows.start + row]!r} {text}; pass layer= for raw counts, "
-                "bf.pp.diagnose(adata) looks for them"
-            )
-        elif not found.n_measured.all():
-            sample = adata.obs_names[rows.start + int((found.n_measured == 0).argmax())]
-            message = (
-                f"sample {sample!r} measures nothing that {name} knows; drop such samples: adata = adata[keep].copy()"
-            )
-        if message:
-            raise ValueError(message)
-        n_measured[rows] = found.n_measured
-        if digest:
-            digests[rows] = found.digests
-    return Seen(n_measured, hashlib.sha256(digests.tobytes()).hexdigest() if digest else "")
+    return look_at(adata, matrix, hidden, _Bins(digest, reader, name), before=f"{where}: ")
 
 
 @dataclass(frozen=True)
-class _Found:
-    fault: tuple[int, str] | None
-    n_measured: NDArray[np.int64]
-    digests: NDArray[np.uint8] | None
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What one block holds."""
-
+class _Bins(Look):
     reader: BinReader
-    digest: bool
+    name: str
 
-    @property
-    def models(self) -> list[BulkFormer]:
-        return []
-
-    def __call__(self, _: slice, block: NDArray[Any]) -> _Found:
-        faults = (
-            find_count_fault(block[:, self.reader.columns == modality], counts=binning.target_sum is not None)
-            for modality, binning in self.reader.binnings.items()
-        )
+    def judge(self, block: NDArray[Any]) -> Judged:
         match = self.reader.match
-        known = block[:, match.columns[match.found]]
-        return _Found(
-            next((fault for fault in faults if fault is not None), None),
-            (~np.isnan(known)).sum(axis=1),
-            row_digests(block) if self.digest else None,
-        )
+        n_measured = (~np.isnan(block[:, match.columns[match.found]])).sum(axis=1)
+        for modality, binning in self.reader.binnings.items():
+            own = block[:, self.reader.columns == modality]
+            fault = find_count_fault(own, counts=binning.target_sum is not None)
+            if fault is not None:
+                text = f"{fault[1]}; pass layer= for raw counts, bf.pp.diagnose(adata) looks for them"
+                return Judged((fault[0], text), n_measured)
+        empty = np.flatnonzero(n_measured == 0)
+        text = f"measures nothing that {self.name} knows; drop such samples: adata = adata[keep].copy()"
+        return Judged((int(empty[0]), text) if len(empty) else None, n_measured)
 
 
 def external_codes(adata: AnnData, model: BioFormer) -> dict[str, NDArray[np.int64]]:

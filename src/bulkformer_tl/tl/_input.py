@@ -18,7 +18,7 @@ from bulkformer_tl.pp._identifiers import resolve_identifiers
 from bulkformer_tl.tl._bins import check_readable, external_codes
 from bulkformer_tl.tl._blocks import visible_blocks
 from bulkformer_tl.tl._counts import check_counts
-from bulkformer_tl.tl._values import Seen, check_values
+from bulkformer_tl.tl._values import check_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl.models import BioFormer, BulkFormer, Geneformer
+    from bulkformer_tl.tl._looks import Seen
 
 logger = logging.getLogger(__name__)
 
