@@ -5,7 +5,6 @@ import pickle
 import shutil
 from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,28 +25,13 @@ def files(golden):
 
 
 @pytest.fixture(scope="module")
-def folders(files, tmp_path_factory):
-    """Each model with its dictionaries, as ``geneformer:<folder>`` wants it."""
-    made = {}
-    for version in ("v1", "v2"):
-        folder = tmp_path_factory.mktemp(version)
-        for name in ("config.json", "model.safetensors"):
-            shutil.copy(files / f"model_{version}" / name, folder / name)
-        shutil.copy(files / f"token_dictionary_{version}.json", folder / "token_dictionary.json")
-        for name in ("gene_median_dictionary.json", "ensembl_mapping_dictionary.json"):
-            shutil.copy(files / name, folder / name)
-        made[version] = folder
-    return made
-
-
-@pytest.fixture(scope="module")
-def load(folders):
+def load(geneformer_folders):
     cache: dict[tuple[str, int], models.Geneformer] = {}
 
     def make(version: str, emb_layer: int = -1) -> models.Geneformer:
         key = (version, emb_layer)
         if key not in cache:
-            cache[key] = models.load_geneformer(folders[version], emb_layer=emb_layer, device="cpu")
+            cache[key] = models.load_geneformer(geneformer_folders[version], emb_layer=emb_layer, device="cpu")
         return cache[key]
 
     return make
@@ -64,20 +48,12 @@ def order(files):
 
 
 @pytest.fixture(scope="module")
-def cells(files):
-    adata = ad.read_h5ad(files / "cells.h5ad")
-    adata.var_names = adata.var["ensembl_id"].astype(str)
-    adata.obs_names = adata.obs["cell_id"].astype(str)
-    return adata
-
-
-@pytest.fixture(scope="module")
-def counts(load, cells):
-    match = match_genes(cells.var_names, load("v1").vocabulary)
+def counts(load, geneformer_cells):
+    match = match_genes(geneformer_cells.var_names, load("v1").vocabulary)
 
     def align(version: str) -> np.ndarray:
-        own = match_genes(cells.var_names, load(version).vocabulary)
-        return own.align(cells.X.toarray().astype(np.float32))
+        own = match_genes(geneformer_cells.var_names, load(version).vocabulary)
+        return own.align(geneformer_cells.X.toarray().astype(np.float32))
 
     assert match.n_found == 56
     return align
@@ -88,22 +64,22 @@ def close(found, wanted, tolerance=2e-5):
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_golden_tokens(files, load, counts, cells, version):
+def test_golden_tokens(files, load, counts, geneformer_cells, version):
     name = {"v1": "cells.v1_2048", "v2": "cells.v2_4096"}[version]
     wanted = json.loads((files / "expected_tokens.json").read_text())[name]
     found = load(version).tokenize(counts(version))
-    assert {cell: own.tolist() for cell, own in zip(cells.obs_names, found, strict=True)} == wanted
+    assert {cell: own.tolist() for cell, own in zip(geneformer_cells.obs_names, found, strict=True)} == wanted
 
 
-def test_tokens_of_the_encoder(load, counts, cells):
+def test_tokens_of_the_encoder(load, counts, geneformer_cells):
     model = load("v2")
-    encoded = pp.rank_value_encode(cells, medians=model.dictionary, max_length=model.context, copy=True)
+    encoded = pp.rank_value_encode(geneformer_cells, medians=model.dictionary, max_length=model.context, copy=True)
     for row, n, own in zip(
         encoded.obsm["rank_tokens"], encoded.obs["rank_length"], model.tokenize(counts("v2")), strict=True
     ):
         np.testing.assert_array_equal(row[:n], own)
     with pytest.raises(ValueError, match="has its own tokens and names; leave out tokens= and renamed="):
-        pp.rank_value_encode(cells, medians=model.dictionary, tokens={"<pad>": 0})
+        pp.rank_value_encode(geneformer_cells, medians=model.dictionary, tokens={"<pad>": 0})
 
 
 @pytest.mark.parametrize(("version", "layer"), LAYERS)
@@ -148,9 +124,9 @@ def test_golden_token_vectors(load, counts, expected, version, layer):
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("statistic", ["mean", "median"])
-def test_golden_state_vectors(load, counts, cells, expected, version, statistic):
+def test_golden_state_vectors(load, counts, geneformer_cells, expected, version, statistic):
     vectors = load(version).encode(counts(version)).pooled
-    found = models.state_vectors(vectors, cells.obs["state"], statistic=statistic)
+    found = models.state_vectors(vectors, geneformer_cells.obs["state"], statistic=statistic)
     assert set(found) == {"dcm", "hcm", "nf"}
     for state, vector in found.items():
         close(vector, expected[f"{version}.layer-1.state_exact_{statistic}.{state}"])
@@ -161,12 +137,12 @@ def cosine(a, b):
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_golden_cosines(files, load, counts, cells, version):
+def test_golden_cosines(files, load, counts, geneformer_cells, version):
     """The similarities that perturbations of single genes are measured by, from changed lists of tokens."""
     table = pd.read_csv(files / "expected_perturbation.csv")
     table = table[(table["version"] == version) & (table["case"] == "all") & (table["table"] == "cell_embs")]
     model = load(version)
-    tokens = dict(zip(cells.obs_names, model.tokenize(counts(version)), strict=True))
+    tokens = dict(zip(geneformer_cells.obs_names, model.tokenize(counts(version)), strict=True))
     gene_of = dict(zip(model.vocabulary.ids, model.dictionary.tokens.tolist(), strict=True))
     assert len(table) > 100
     assert set(table["perturb_type"]) == {"delete", "overexpress"}
@@ -235,11 +211,11 @@ def test_pooling_rules(load, counts):
 
 
 @pytest.mark.parametrize("layer", [0, 1, -1])
-def test_attention(load, counts, folders, layer):
+def test_attention(load, counts, geneformer_folders, layer):
     model = load("v2")
     x = counts("v2")[:2]
     found = list(model.attention(x, layer=layer))
-    network = transformers.BertForMaskedLM.from_pretrained(folders["v2"], attn_implementation="eager").eval()
+    network = transformers.BertForMaskedLM.from_pretrained(geneformer_folders["v2"], attn_implementation="eager").eval()
     for own, tokens in zip(found, model.tokenize(x), strict=True):
         with torch.inference_mode():
             wanted = network(torch.from_numpy(tokens)[None], output_attentions=True).attentions[layer][0]
@@ -252,8 +228,8 @@ def test_attention(load, counts, folders, layer):
 
 
 @pytest.mark.parametrize("prefix", ["geneformer:", ""])
-def test_load_by_folder(load, counts, folders, prefix):
-    model = models.load(f"{prefix}{folders['v2']}", device="cpu")
+def test_load_by_folder(load, counts, geneformer_folders, prefix):
+    model = models.load(f"{prefix}{geneformer_folders['v2']}", device="cpu")
     assert isinstance(model, models.Geneformer)
     torch.testing.assert_close(model.encode(counts("v2")).pooled, load("v2").encode(counts("v2")).pooled)
     assert model.checksum == load("v2").checksum
@@ -261,10 +237,10 @@ def test_load_by_folder(load, counts, folders, prefix):
     assert "61 genes, 64 tokens, D=32" in repr(model)
 
 
-def test_random_state_is_left_alone(folders):
+def test_random_state_is_left_alone(geneformer_folders):
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    models.load_geneformer(folders["v1"], device="cpu")
+    models.load_geneformer(geneformer_folders["v1"], device="cpu")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -354,8 +330,8 @@ def test_converted_folder_holds_json(files, load, counts, tmp_path):
 
 
 @pytest.fixture
-def folder(folders, tmp_path):
-    return Path(shutil.copytree(folders["v2"], tmp_path / "model"))
+def folder(geneformer_folders, tmp_path):
+    return Path(shutil.copytree(geneformer_folders["v2"], tmp_path / "model"))
 
 
 def edit(path, **changes):
@@ -363,7 +339,7 @@ def edit(path, **changes):
     path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
 
 
-def test_vocabulary_and_table_of_different_size(folder, folders, files):
+def test_vocabulary_and_table_of_different_size(folder, geneformer_folders, files):
     tokens = json.loads((folder / "token_dictionary.json").read_text())
     medians = folder / "gene_median_dictionary.json"
     with pytest.raises(ValueError, match="token dictionary has 66 entries up to 65, the network a table of 65"):

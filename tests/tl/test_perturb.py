@@ -477,13 +477,6 @@ def test_refuses_changes(numbers, message):
         bf.tl.Change(**numbers)
 
 
-def test_refuses_models_of_ranks(adata):
-    model = make_model("g2")
-    model.input_unit = "counts"
-    with pytest.raises(ValueError, match=r"tiny-g2 reads counts, and a perturbation changes ln\(TPM\+1\)"):
-        bf.tl.perturb(adata, IDS[0], model=model)
-
-
 def test_refuses_to_overwrite(adata, g2):
     adata.uns["perturb"] = {"mine": 1}
     with pytest.raises(ValueError, match="pass another key_added"):

@@ -67,6 +67,8 @@ class BioFormer:
 
     #: What a table has to hold that :meth:`reader` turns into bins.
     input_unit = "counts"
+    #: How a sample becomes tokens.
+    encoding = "bins"
     #: Counts have no denominator.
     denominator = None
     #: What was not measured has no token, so that there is nothing else to pool.

@@ -91,6 +91,8 @@ class BulkFormer:
 
     #: What :meth:`encode` takes.
     input_unit = "log_tpm"
+    #: How a sample becomes tokens.
+    encoding = "magnitudes"
 
     def __init__(
         self,

@@ -52,6 +52,8 @@ class Geneformer:
 
     #: What :meth:`encode` takes.
     input_unit = "counts"
+    #: How a sample becomes tokens.
+    encoding = "ranks"
     family = "geneformer"
     #: Counts have no denominator, and a share of missing genes means nothing to an order.
     denominator: Literal["all", "vocabulary"] | None = None
@@ -91,8 +93,9 @@ class Geneformer:
         self.checksum = checksum or state_checksum(network)
         self.provenance = provenance or {}
         self._table = RankTable(dictionary.medians, dictionary.tokens)
-        self._gene_of = np.full(rows, -1, dtype=np.int64)
-        self._gene_of[dictionary.tokens] = np.arange(len(dictionary.ids))
+        #: Gene of each token, -1 of those that are none.
+        self.gene_of = np.full(rows, -1, dtype=np.int64)
+        self.gene_of[dictionary.tokens] = np.arange(len(dictionary.ids))
 
     def __repr__(self) -> str:
         """Name, sizes and checksum."""
@@ -249,21 +252,34 @@ class Geneformer:
             observed_only=observed_only,
             extra=summary_columns or protein,
         )
-        tokens = self.tokenize(values)
+        return self._run(self.tokenize(values), request, emb_layer=emb_layer, batch_size=batch_size, progress=progress)
+
+    def _run(
+        self,
+        tokens: Sequence[NDArray[np.int64]],
+        request: RankRequest,
+        *,
+        emb_layer: int | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Encoded:
+        """Run the network on lists of tokens, in batches, and summarise each; see :meth:`encode`."""
         step = 1 if self.device.type == "cpu" else batch_size or settings.batch_size
         parts: list[Encoded] = []
         for start in range(0, len(tokens), step):
             batch = tokens[start : start + step]
             vectors = self.token_vectors(batch, emb_layer=emb_layer)
             for row, (own, found) in enumerate(zip(batch, vectors, strict=True), start=start):
-                parts.append(self._summarize(found, self._gene_of[own], row, request))
+                parts.append(self._summarize(found, self.gene_of[own], row, request))
             if progress is not None:
                 progress(len(batch))
         return Encoded(
             pooled=torch.stack([part.pooled for part in parts if part.pooled is not None])
-            if "pooled" in outputs
+            if "pooled" in request.outputs
             else None,
-            genes=torch.stack([part.genes for part in parts if part.genes is not None]) if "genes" in outputs else None,
+            genes=torch.stack([part.genes for part in parts if part.genes is not None])
+            if "genes" in request.outputs
+            else None,
         )
 
     @torch.inference_mode()
@@ -308,11 +324,11 @@ class Geneformer:
             message = f"{self.name} takes lists of 1 to {self.context} tokens, found {sorted(set(lengths))[:5]}"
             raise ValueError(message)
         everything = np.concatenate(lists)
-        outside = everything[(everything < 0) | (everything >= len(self._gene_of))]
+        outside = everything[(everything < 0) | (everything >= len(self.gene_of))]
         if len(outside):
             message = (
                 f"the tokens {outside[:5].tolist()} are outside the vocabulary of {self.name}, which ends at "
-                f"{len(self._gene_of) - 1}; rank with its own dictionaries (model.tokenize)"
+                f"{len(self.gene_of) - 1}; rank with its own dictionaries (model.tokenize)"
             )
             raise ValueError(message)
 
@@ -343,7 +359,7 @@ class Geneformer:
             raise ValueError(message)
         for own in self.tokenize(values):
             ids = torch.from_numpy(own)[None].to(self.device)
-            yield Attention(self._gene_of[own], attention_weights(self.network, ids)[layer][0].float().cpu())
+            yield Attention(self.gene_of[own], attention_weights(self.network, ids)[layer][0].float().cpu())
 
     def _check_layer(self, emb_layer: int) -> int:
         n_layers = int(self.config.num_hidden_layers)

@@ -66,6 +66,12 @@ class Passes:
         self.linear = isinstance(model.network, MiniNetwork) and not self.request.pools
         self._response: tuple[NDArray[np.bool_], Tensor] | None = None
 
+    @property
+    def edges(self) -> NDArray[np.int64]:
+        """Of the model's gene graph, (2, E)."""
+        found: NDArray[np.int64] = self.model.graph[0].cpu().numpy()
+        return found
+
     def vectors(self, values: NDArray[np.float32]) -> Numbers:
         """Return sample vectors, (N, D), of values (N, G), ``NaN`` where missing."""
         return self._encode(values, "pooled").astype(np.float64)

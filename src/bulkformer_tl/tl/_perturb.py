@@ -13,6 +13,8 @@ from bulkformer_tl._keys import PerturbKeys
 from bulkformer_tl.tl._input import load_model, prepare
 from bulkformer_tl.tl._perturb_change import Change
 from bulkformer_tl.tl._perturb_input import Cases, read_cases, resolve_head
+from bulkformer_tl.tl._perturb_passes import VectorReader
+from bulkformer_tl.tl._perturb_ranks import refuse_for_ranks
 from bulkformer_tl.tl._perturb_run import Found, Run
 from bulkformer_tl.tl._perturb_sets import Perturbation, read_perturbations
 from bulkformer_tl.tl._perturb_states import States
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import Identifiers
-    from bulkformer_tl.models import BulkFormer
+    from bulkformer_tl.models import BulkFormer, Geneformer
     from bulkformer_tl.tl._perturb_input import AnyReadout
     from bulkformer_tl.tl._perturb_sets import Genes
 
@@ -39,11 +41,11 @@ def perturb(
     *,
     change: Literal["delete", "overexpress"] | Change = "delete",
     readout: AnyReadout = "sample",
-    model: BulkFormer | str | Path = "bulkformer-mini",
+    model: BulkFormer | Geneformer | str | Path = "bulkformer-mini",
     layer: str | None = None,
     identifiers: Identifiers | None = None,
     groupby: str | None = None,
-    pooling: Literal["mean", "max", "median", "all"] | None = None,
+    pooling: Literal["mean", "max", "median", "all", "cls"] | None = None,
     screen: int | None = None,
     n_null: int = 20,
     per_sample: bool = False,
@@ -62,23 +64,28 @@ def perturb(
     Parameters
     ----------
     adata
-        Samples by genes, with ln(TPM+1) values; see :func:`bulkformer_tl.pp.log_tpm`.
+        Samples by genes, with ln(TPM+1) values (see :func:`bulkformer_tl.pp.log_tpm`), or the raw counts that a
+        Geneformer ranks.
     genes
         A name, a list of names (each by itself), tuples of names in that list (combinations), a dict of named groups,
         or a GMT file (``.gmt``) of pathways. ``None`` takes each gene that ``adata`` has and the model knows. Names are
         those of ``var_names``, Ensembl ids or symbols.
     change
         ``"delete"``, ``"overexpress"``, or a :class:`bulkformer_tl.tl.Change`, such as
-        ``Change("inhibit", factor=0.5)``, ``Change("activate", quantile=0.95)`` or ``Change("set", value=3.0)``.
+        ``Change("inhibit", factor=0.5)``, ``Change("activate", quantile=0.95)`` or ``Change("set", value=3.0)``. Of a
+        Geneformer, as published, deletion takes a gene out of the list and overexpression puts it at the front, several
+        in the order in which they are named; factors and quantiles change counts, which are ranked again.
     readout
-        ``"sample"``: cosine distance between the sample vectors before and after. :class:`bulkformer_tl.tl.States`:
+        ``"sample"``: cosine distance between the sample vectors before and after; of a Geneformer V1, as published, the
+        mean cosine distance of the vectors of the other genes. :class:`bulkformer_tl.tl.States`:
         samples of a start state are perturbed, and the cosine similarity with the mean vector of a goal is read, and of
         start and alternates the way away from them. A fitted head, or its key such as ``"classify_disease"`` or
         ``"survival"``: the change of its probabilities, log hazard, number, or of the response to each drug.
         ``"genes"`` and ``"expression"``: cosine distance of every other gene's vector, or change of its predicted
         ln(TPM+1).
     model
-        A loaded model, a name of :func:`bulkformer_tl.models.available`, or a bundle folder.
+        A loaded BulkFormer or Geneformer, or what :func:`bulkformer_tl.models.load` takes: a name, a folder,
+        ``"geneformer:<folder>"``.
     layer
         Key of :attr:`~anndata.AnnData.layers` to read; ``None`` reads ``X``.
     identifiers
@@ -87,15 +94,17 @@ def perturb(
         Column of ``obs``: groups of samples are described one by one. ``None`` describes all together.
     pooling
         How gene vectors become the sample vector; ``None`` takes the model's published rule, and for a head that of the
-        embedding it was fitted to.
+        embedding it was fitted to. Named for a Geneformer V1, ``"sample"`` compares the pooled vectors.
     screen
         Estimate all perturbations to first order, slope times change, from one backward pass per sample and number
         that is read (32 for ``"sample"`` where its vector is not linear in the values), and run exact passes for so
-        many that come first; with 0 for none. ``None`` runs exact passes for all.
+        that come first; with 0 for none. ``None`` runs exact passes for all. The order of genes has no
+        slope, so that there is no screen for a Geneformer.
     n_null
         Genes to compare each with, drawn among those that are as much expressed in these samples and have as many
         neighbours in the model's gene graph (for combinations and sets as many such genes); they are perturbed in the
-        same way. 0 leaves the comparison out.
+        same way. For a Geneformer, which has no graph, expression is what genes are ranked by. 0 leaves the comparison
+        out.
     per_sample
         Also write the effect on each sample.
     store
@@ -135,7 +144,8 @@ def perturb(
     KeyError
         If a gene, layer, column or head is not there.
     ValueError
-        If a named gene is missing in a sample, or 0 where the change leaves it 0; if a state or group has no sample;
+        If a named gene is missing in a sample, 0 where the change leaves it 0, or behind the context of a Geneformer
+        where the change leaves it there; if a model cannot be asked this; if a state or group has no sample;
         if goal and start are the same; if a head reads something else than this model's sample vector; or a slot holds
         something else.
     TypeError
@@ -168,7 +178,7 @@ def perturb(
     _check_numbers(screen, n_null, genewise=genewise)
     cases = read_cases(adata, readout, groupby)
     loaded = load_model(model)
-    _check_unit(loaded)
+    _check_encoding(loaded, edited, readout, screen)
     given = prepare(adata, model=loaded, layer=layer, identifiers=identifiers, min_coverage=0.2, device=None)
     perturbations = read_perturbations(adata, genes, given.match, given.model)
     what, options = resolve_head(adata, readout, given.model)
@@ -198,11 +208,13 @@ def perturb(
     return target if copy else None
 
 
-def _check_unit(model: Any) -> None:
-    if model.input_unit != "log_tpm":
+def _check_encoding(model: Any, change: Change, readout: AnyReadout, screen: int | None) -> None:
+    if model.encoding == "ranks":
+        refuse_for_ranks(model.name, change, readout, screen)
+    elif model.encoding == "bins":
         message = (
-            f"{model.name} reads {model.input_unit}, and a perturbation changes ln(TPM+1); pass a model of the "
-            "BulkFormer generations, see bf.models.available()"
+            f"{model.name} reads bins, which no perturbation changes yet; pass a model of the BulkFormer generations, "
+            "see bf.models.available(), or a Geneformer"
         )
         raise ValueError(message)
 
@@ -210,7 +222,7 @@ def _check_unit(model: Any) -> None:
 def _params(run: Run, found: Found) -> dict[str, Any]:
     return {
         **{f"change_{name}": value for name, value in run.editor.change.params().items()},
-        "pooling": run.passes.request.pooling,
+        "pooling": run.passes.request.pooling if isinstance(run.reader, VectorReader) else "",
         "n_samples": len(run.values),
         "n_exact": int(np.isfinite(found.shifts).any(axis=(0, 2)).sum()),
         "signed": run.reader.signed,

@@ -37,12 +37,12 @@ class Change:
         to the first rank is for models of ranks. ``"inhibit"`` and ``"activate"``: less or more, by a factor or to a
         quantile. ``"set"``: to a value.
     factor
-        What TPM is multiplied with: from 0 to below 1 to inhibit, above 1 to activate.
+        What TPM, or counts, are multiplied with: from 0 to below 1 to inhibit, above 1 to activate.
     quantile
         To this quantile of the gene among the samples of the cohort, between 0 and 1. A sample that is already below
-        (inhibit) or above (activate) stays as it is.
+        (inhibit) or above (activate) stays as it is. Of counts, which are divided by the sum of their sample.
     value
-        ln(TPM+1).
+        ln(TPM+1); not for models that read counts.
 
     Raises
     ------
@@ -123,6 +123,32 @@ class Change:
             return np.minimum(scaled, HIGHEST).astype(np.float32)
         bound: Any = np.minimum if self.kind == "inhibit" else np.maximum
         return np.asarray(bound(values, quantiles), dtype=np.float32)
+
+    def apply_counts(
+        self, counts: NDArray[np.float32], *, quantiles: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """Change counts of genes.
+
+        Parameters
+        ----------
+        counts
+            Of all genes of one sample, (G,), ``NaN`` where missing.
+        quantiles
+            The quantile of each gene, (G,), as a share of a sample's counts, where the change asks for one.
+
+        Returns
+        -------
+        Shape (G,); infinite where a gene is put before all others.
+        """
+        if self.kind == "delete":
+            return np.zeros_like(counts)
+        if self.kind == "overexpress":
+            return np.full_like(counts, np.inf)
+        if self.factor is not None:
+            return counts * np.float32(self.factor)
+        bound: Any = np.minimum if self.kind == "inhibit" else np.maximum
+        assert quantiles is not None  # noqa: S101  a value is refused for counts
+        return np.asarray(bound(counts, quantiles * np.nansum(counts)), dtype=np.float32)
 
     def params(self) -> dict[str, Any]:
         """Return it as plain values.

@@ -14,6 +14,7 @@ from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._matrix_head import MatrixHead
 from bulkformer_tl.tl._pair_heads import PairHead
 from bulkformer_tl.tl._perturb_passes import Editor, GeneReader, VectorReader
+from bulkformer_tl.tl._perturb_ranks import RankEditor, RankReader
 from bulkformer_tl.tl._perturb_readouts import HeadOutput, Shift, Ways, cosine_distance, head_width
 from bulkformer_tl.tl._perturb_states import States
 from bulkformer_tl.tl._samples import embedding_params
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl.models._perturb import Passes
+    from bulkformer_tl.models._perturb_ranks import RankPasses
     from bulkformer_tl.tl._input import ModelInput
     from bulkformer_tl.tl._perturb_change import Change
     from bulkformer_tl.tl._perturb_sets import Perturbation
 
     AnyReadout = str | States | Head | MatrixHead | PairHead
+    AnyReader = VectorReader | GeneReader | RankReader
 
 #: What is read beside states and heads.
 OUTPUTS = ("sample", "genes", "expression")
@@ -44,10 +47,15 @@ def read_values(given: ModelInput) -> NDArray[np.float32]:
     return np.concatenate([given.match.align(block) for _, block in row_blocks(given.matrix)])
 
 
-def quantiles_of(change: Change, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """Return the quantile of each gene among the samples, (G,), ``NaN`` for missing ones; ``None`` if not needed."""
+def quantiles_of(change: Change, values: NDArray[np.float32], *, counts: bool) -> NDArray[np.float32] | None:
+    """Return the quantile of each gene among the samples, (G,), ``NaN`` for missing ones; ``None`` if not needed.
+
+    Counts are divided by the sum of their sample.
+    """
     if change.quantile is None:
         return None
+    if counts:
+        values = values / np.nansum(values, axis=1, keepdims=True)
     found = np.full(values.shape[1], np.nan, dtype=np.float32)
     measured = ~np.isnan(values).all(axis=0)
     found[measured] = np.nanquantile(values[:, measured], change.quantile, axis=0)
@@ -136,7 +144,21 @@ def resolve_head(adata: AnnData, readout: AnyReadout, model: Any) -> tuple[Any, 
     return found, {name: made[name] for name in OPTIONS if name in made}
 
 
-def make_reader(adata: AnnData, readout: Any, passes: Passes, values: NDArray[np.float32]) -> VectorReader | GeneReader:
+def make_passes(
+    model: Any, change: Change, values: NDArray[np.float32], options: dict[str, Any]
+) -> tuple[Passes | RankPasses, Editor]:
+    """Return what runs a model on changed samples (N, G), and what the change makes of them."""
+    if model.encoding == "ranks":
+        from bulkformer_tl.models._perturb_ranks import RankPasses
+
+        ranks = RankPasses(model, **options)
+        return ranks, RankEditor(change, quantiles_of(change, values, counts=True), ranks)
+    from bulkformer_tl.models._perturb import Passes
+
+    return Passes(model, **options), Editor(change, quantiles_of(change, values, counts=False))
+
+
+def make_reader(adata: AnnData, readout: Any, passes: Any, values: NDArray[np.float32]) -> AnyReader:
     """Return what reads the passes; for states, with the mean vector of each.
 
     Raises
@@ -145,7 +167,11 @@ def make_reader(adata: AnnData, readout: Any, passes: Passes, values: NDArray[np
         If goal and start are at the same place, or a head reads other vectors.
     """
     if isinstance(readout, str):
-        return VectorReader(passes, Shift()) if readout == "sample" else GeneReader(passes, readout)  # type: ignore[arg-type]
+        ranked = passes.model.encoding == "ranks"
+        if readout == "sample" and not (ranked and passes.genewise):
+            return VectorReader(passes, Shift())
+        # the check of the readout left no other name
+        return RankReader(passes, each=readout == "genes") if ranked else GeneReader(passes, readout)  # type: ignore[arg-type]
     if isinstance(readout, States):
         centres = [passes.vectors(values[rows]).mean(axis=0) for rows in readout.members(adata)]
         if cosine_distance(centres[1], (centres[0] - centres[1])[None])[0] < np.finfo(np.float32).eps:
@@ -196,14 +222,9 @@ def refuse_unchanged(
     if not absent:
         return
     position, rows = next(iter(absent.items()))
-    item, kind = perturbations[position], editor.change.kind
-    missing = np.isnan(values[rows[0], list(item.genes)])
+    item = perturbations[position]
     what = "set" if item.kind == "set" else "gene" if item.kind == "gene" else "combination"
-    state, mend = (
-        ("missing", "impute it (bf.tl.impute, layer='imputed')")
-        if (missing.all() if item.kind == "set" else missing.any())
-        else ("zero", f"so that {kind!r} changes nothing; raise it (change=bf.tl.Change('set', value=...))")
-    )
+    state, mend = editor.why(values[rows[0]], item)
     message = (
         f"the {what} {item.name!r} is {state} in {len(rows)} of {len(cases.rows)} samples, the first "
         f"{adata.obs_names[rows[0]]!r}, {mend}, leave these samples out, or leave it out of genes "

@@ -59,6 +59,20 @@ class Editor:
             found.append((genes[fine], becomes[genes[fine]]) if possible else None)
         return found
 
+    def level(self, values: NDArray[np.floating]) -> Numbers:
+        """Return how much genes are expressed, mean over the samples (N, G) that measure them, as (G,)."""
+        with np.errstate(invalid="ignore"):
+            mean: Numbers = np.nansum(values, axis=0, dtype=np.float64) / (~np.isnan(values)).sum(axis=0)
+        return mean
+
+    def why(self, values: NDArray[np.float32], item: Perturbation) -> tuple[str, str]:
+        """Return why a sample (G,) cannot be changed, and what mends it."""
+        missing = np.isnan(values[list(item.genes)])
+        if missing.all() if item.kind == "set" else missing.any():
+            return "missing", "impute it (bf.tl.impute, layer='imputed')"
+        mend = "raise it (change=bf.tl.Change('set', value=...))"
+        return "zero", f"so that {self.change.kind!r} changes nothing; {mend}"
+
 
 class Reader(Protocol):
     """What is read of a sample and of its changed copies."""

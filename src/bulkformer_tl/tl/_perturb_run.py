@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bulkformer_tl.tl._perturb_input import make_reader, quantiles_of, read_values, refuse_unchanged
+from bulkformer_tl.tl._perturb_input import make_passes, make_reader, read_values, refuse_unchanged
 from bulkformer_tl.tl._perturb_null import matched_genes
-from bulkformer_tl.tl._perturb_passes import Editor, Effects, GeneReader, VectorReader, run_passes
+from bulkformer_tl.tl._perturb_passes import Effects, VectorReader, run_passes
 from bulkformer_tl.tl._perturb_screen import first_order, strongest
 from bulkformer_tl.tl._perturb_store import PartStore, digest
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from bulkformer_tl._vocabulary import GeneMatch
     from bulkformer_tl.models._perturb import Passes
+    from bulkformer_tl.models._perturb_ranks import RankPasses
     from bulkformer_tl.tl._input import ModelInput
     from bulkformer_tl.tl._perturb_change import Change
-    from bulkformer_tl.tl._perturb_input import Cases
+    from bulkformer_tl.tl._perturb_input import AnyReader, Cases
+    from bulkformer_tl.tl._perturb_passes import Editor
     from bulkformer_tl.tl._perturb_sets import Perturbation
 
     Numbers = NDArray[np.float64]
@@ -78,8 +80,8 @@ class Run:
         Where the model's genes stand.
     """
 
-    passes: Passes
-    reader: VectorReader | GeneReader
+    passes: Passes | RankPasses
+    reader: AnyReader
     editor: Editor
     values: NDArray[np.float32]
     cases: Cases
@@ -100,11 +102,8 @@ class Run:
         named: bool,
     ) -> Run:
         """Read the samples and refuse, before any pass of a perturbation, what cannot be done."""
-        from bulkformer_tl.models._perturb import Passes
-
-        passes = Passes(given.model, **options)
         values = read_values(given)
-        editor = Editor(change, quantiles_of(change, values))
+        passes, editor = make_passes(given.model, change, values, options)
         if named:
             refuse_unchanged(adata, values, cases, perturbations, editor)
         reader = make_reader(adata, readout, passes, values)
@@ -141,10 +140,8 @@ class Run:
         if not n_null or not items:
             return None, [np.empty(0, dtype=np.intp)] * len(items)
         possible = np.logical_and.reduce([~np.isnan(self.editor.becomes(row)) for row in self.values])
-        with np.errstate(invalid="ignore"):
-            level = np.nansum(self.values, axis=0, dtype=np.float64) / (~np.isnan(self.values)).sum(axis=0)
-        edges = self.passes.model.graph[0].cpu().numpy()
-        degree = np.bincount(edges.ravel(), minlength=len(level))
+        level = self.editor.level(self.values)
+        degree = np.bincount(self.passes.edges.ravel(), minlength=len(level))
         drawn = matched_genes(items, level, degree, possible, n_null=n_null, rng=rng)
         # a gene that is perturbed anyway is not perturbed twice
         place = {item.genes: position for position, item in enumerate(items) if item.kind == "gene"}
