@@ -79,6 +79,10 @@ def test_published_network_encodes_and_returns_from_a_bundle(golden, published, 
     io = load_file(golden / "bioformers" / "model_io.safetensors")
     model = models.load_bioformers(**published)
     again = models.load(models.convert(model, tmp_path / "bundle"), device="cpu")
+    assert isinstance(again, models.Encoder)
+    for option in ({"protein": torch.ones(1, 1)}, {"mask_prob": 0.1}):
+        with pytest.raises(ValueError, match="is a BioFormer, which has no protein table or mask_prob"):
+            models.load(tmp_path / "bundle", **option)
     assert again.family == "bioformer-bert"
     assert (again.config, again.binnings) == (model.config, model.binnings)
     outputs = [each.encode(io["bins"], outputs=("pooled", "genes")) for each in (model, again)]

@@ -42,7 +42,7 @@ def test_batches_off_the_cpu_agree(paper, values, monkeypatch):
     sizes = []
     forward = model.network.forward
     monkeypatch.setattr(model.network, "forward", lambda x, o: (sizes.append(len(x)), forward(x, o))[1])
-    monkeypatch.setattr("bulkformer_tl.models._bulkformer._samples_at_once", lambda *_: 3)
+    monkeypatch.setattr("bulkformer_tl.models._bulkformer.samples_at_once", lambda *_: 3)
     batched = model.encode(values, outputs=OUTPUTS)
     assert sizes == [3, 2]
     for name in OUTPUTS:

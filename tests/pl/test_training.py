@@ -33,7 +33,7 @@ def test_lines_are_the_columns(history):
     drawn = {line.get_label(): line for line in axes.get_lines()}
     np.testing.assert_array_equal(drawn["left-out studies"].get_ydata(), history["validation_loss"])
     np.testing.assert_array_equal(drawn["training"].get_ydata(), history["training_loss"])
-    np.testing.assert_array_equal(drawn["gene means there"].get_ydata(), history["baseline_loss"])
+    np.testing.assert_array_equal(drawn["simplest prediction there"].get_ydata(), history["baseline_loss"])
     assert drawn["kept"].get_xydata().tolist() == [[10, 0.7]]
     # an untrained network does not press the rest together
     assert axes.get_ylim()[1] < 2

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--graph", type=PATH, help="Gene graph on them, as `bulkformer graph` writes it (.safetensors).")
 @click.option("--start", metavar="NAME|FOLDER", shell_complete=complete_models,
               help="A model to go on from, with its genes and its graph.")  # fmt: skip
-@click.option("--layer", help="The layer of all IN that holds ln(TPM+1), instead of X.")
+@click.option("--layer", help="The layer of all IN to read instead of X.")
 @click.option("--study", metavar="COLUMN", help="Column of obs that tells studies apart; otherwise each IN is one.")
 @click.option("--annotation", metavar="NAME|FILE",
               help="Genes that were quantified in all IN: those that one lacks are zeros, not missing.")  # fmt: skip
@@ -52,7 +52,9 @@ def pretrain(
     seed: int | None,
     **arguments: Any,
 ) -> Answer:
-    """Train a model on the studies IN, h5ad or zarr with ln(TPM+1).
+    """Train a model on the studies IN, h5ad or zarr with what its family reads.
+
+    That is ln(TPM+1), or raw counts for a family of bins ("family: bioformer" in the configuration).
 
     IN may be larger than memory and may measure different genes. Whole studies are left out and scored; the weights
     that predict them best are written to OUT as a model that --model of other commands takes. The same command goes on

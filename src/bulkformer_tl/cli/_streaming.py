@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from bulkformer_tl.cli._options import Command, Running
     from bulkformer_tl.cli._output import Output
-    from bulkformer_tl.models import BulkFormer
+    from bulkformer_tl.models import Encoder
     from bulkformer_tl.tl import ZarrOutput
 
 
@@ -35,7 +35,7 @@ class Streaming:
 
     def open(
         self, source: Path, output: Output, running: Running, conversion: Conversion, reading: Reading
-    ) -> tuple[AnnData, BulkFormer, ZarrOutput]:
+    ) -> tuple[AnnData, Encoder, ZarrOutput]:
         """Load the model and open the samples; nothing of their values is read.
 
         Returns

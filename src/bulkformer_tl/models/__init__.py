@@ -6,8 +6,9 @@ from bulkformer_tl.models._attention import Attention
 from bulkformer_tl.models._binning import Binning
 from bulkformer_tl.models._bioformer_files import load_bioformers
 from bulkformer_tl.models._bioformer_model import BioFormer
-from bulkformer_tl.models._bulkformer import BulkFormer, Encoded
+from bulkformer_tl.models._bulkformer import BulkFormer
 from bulkformer_tl.models._bundle import convert
+from bulkformer_tl.models._encoder import Encoded, Encoder
 from bulkformer_tl.models._engine_options import EngineOptions
 from bulkformer_tl.models._geneformer import Geneformer
 from bulkformer_tl.models._geneformer_files import load_geneformer
@@ -21,6 +22,7 @@ __all__ = [
     "BioFormer",
     "BulkFormer",
     "Encoded",
+    "Encoder",
     "EngineOptions",
     "Geneformer",
     "available",

@@ -14,14 +14,12 @@ from bulkformer_tl.models._binning import BinReader, as_binnings
 from bulkformer_tl.models._bins_input import check_bins, check_external
 from bulkformer_tl.models._bioformer import ABSENT
 from bulkformer_tl.models._bioformer_generate import generate
-from bulkformer_tl.models._bulkformer import Encoded, _join, _samples_at_once, state_checksum
-from bulkformer_tl.models._device import choose_device
+from bulkformer_tl.models._encoder import Encoded, Encoder, join, samples_at_once, state_checksum
 from bulkformer_tl.models._pooling import Pooling, pool
 from bulkformer_tl.models._request import Request, check_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 ROUNDS = {False: 1, True: 8}
 
 
-class BioFormer:
+class BioFormer(Encoder):
     """A BioFormers network together with its features and how their values become bins.
 
     A feature is a gene or anything else that has a value in a sample. Its modality stands before a colon in its
@@ -67,14 +65,12 @@ class BioFormer:
 
     #: What a table has to hold that :meth:`reader` turns into bins.
     input_unit = "counts"
-    #: How a sample becomes tokens.
     encoding = "bins"
     #: Counts have no denominator.
     denominator = None
     #: What was not measured has no token, so that there is nothing else to pool.
     pooling_observed_only = True
-    n_summary = 0
-    protein: Tensor | None = None
+    protein = None
 
     def __init__(
         self,
@@ -135,11 +131,6 @@ class BioFormer:
         return f"BioFormer({self.name!r}, {self.family}, {size}, {self.checksum[:12]})"
 
     @property
-    def config(self) -> Any:
-        """Sizes of the network."""
-        return self.network.config
-
-    @property
     def width(self) -> int:
         """Width D of the vectors."""
         return int(self.config.dim)
@@ -148,27 +139,6 @@ class BioFormer:
     def precision(self) -> str:
         """Precision of the weights, ``"float32"``."""
         return str(next(self.network.parameters()).dtype).removeprefix("torch.")
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        parameter: Tensor = next(self.network.parameters())
-        return parameter.device
-
-    def to(self, device: str | torch.device | None) -> Self:
-        """Move the network to a device.
-
-        Parameters
-        ----------
-        device
-            Torch device; ``None`` takes :attr:`bulkformer_tl.settings.device`.
-
-        Returns
-        -------
-        The same model.
-        """
-        self.network.to(choose_device(device))
-        return self
 
     @torch.no_grad()
     def gene_table(self) -> Tensor:
@@ -297,14 +267,14 @@ class BioFormer:
         bins = check_bins(self, values)
         codes = check_external(self, external, bins.shape)
         _check_pooled(bins, request)
-        step = _samples_at_once(self.device, batch_size)
+        step = samples_at_once(self.device, batch_size)
         parts = []
         for start in range(0, len(bins), step):
             rows = slice(start, start + step)
             parts.append(self._run(bins[rows], None if codes is None else codes[rows], request))
             if progress is not None:
                 progress(len(bins[rows]))
-        return _join(parts)
+        return join(parts)
 
     @torch.inference_mode()
     def predict_bins(

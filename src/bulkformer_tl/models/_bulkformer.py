@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from bulkformer_tl._settings import settings
 from bulkformer_tl.models import _reference
-from bulkformer_tl.models._device import choose_device
+from bulkformer_tl.models._encoder import Encoded, Encoder, join, samples_at_once, state_checksum
 from bulkformer_tl.models._engine import Engine
 from bulkformer_tl.models._engine_options import EngineOptions, check_options
 from bulkformer_tl.models._graph import check_graph
@@ -21,40 +19,17 @@ from bulkformer_tl.models._request import Request, check_request, check_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Self
 
     import numpy as np
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import GeneVocabulary
-    from bulkformer_tl.models._layers import Encoder
+    from bulkformer_tl.models._layers import Encoder as Network
 
 Output = Literal["pooled", "genes", "expression", "deviation"]
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """What a network says about N samples; float32 on the CPU, ``None`` where not asked for.
-
-    Parameters
-    ----------
-    pooled
-        One vector per sample, (N, D), or (N, D + 3) with summary columns.
-    genes
-        Contextual vectors of k genes, (N, k, D), or (N, k, D + 3), or (N, k, D + P) with protein embeddings.
-    expression
-        Predicted ln(TPM+1) of all vocabulary genes, (N, G); as the authors compute it, so it may be negative.
-    deviation
-        Predicted standard deviation of ``expression``, (N, G); ``None`` also where the network has none.
-    """
-
-    pooled: Tensor | None = None
-    genes: Tensor | None = None
-    expression: Tensor | None = None
-    deviation: Tensor | None = None
-
-
-class BulkFormer:
+class BulkFormer(Encoder):
     """A pretrained encoder of bulk transcriptomes together with its genes, its graph and what is known of it.
 
     Parameters
@@ -91,12 +66,11 @@ class BulkFormer:
 
     #: What :meth:`encode` takes.
     input_unit = "log_tpm"
-    #: How a sample becomes tokens.
     encoding = "magnitudes"
 
     def __init__(
         self,
-        network: Encoder,
+        network: Network,
         vocabulary: GeneVocabulary,
         *,
         graph: tuple[Tensor, Tensor],
@@ -154,11 +128,6 @@ class BulkFormer:
         return self.options.precision
 
     @property
-    def config(self) -> Any:
-        """Sizes of the network."""
-        return self.network.config
-
-    @property
     def width(self) -> int:
         """Width D of the vectors, without summary columns."""
         return int(self.config.dim)
@@ -167,27 +136,6 @@ class BulkFormer:
     def n_summary(self) -> int:
         """Number of summary columns that can follow the D columns, 3 in the second generation and else 0."""
         return int(self.network.n_summary)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        parameter: Tensor = next(self.network.parameters())
-        return parameter.device
-
-    def to(self, device: str | torch.device | None) -> Self:
-        """Move the network to a device.
-
-        Parameters
-        ----------
-        device
-            Torch device; ``None`` takes :attr:`bulkformer_tl.settings.device`.
-
-        Returns
-        -------
-        The same model.
-        """
-        self.network.to(choose_device(device))
-        return self
 
     def set_protein(self, table: Tensor) -> None:
         """Take a table of protein embeddings, (G, P), that ``encode(protein=True)`` appends to gene vectors.
@@ -286,7 +234,7 @@ class BulkFormer:
         )
         x, observed = check_values(self, values, request)
         check_options(self.options, self.device)
-        step = _samples_at_once(self.device, batch_size)
+        step = samples_at_once(self.device, batch_size)
         parts = []
         with no_idle_threads():
             for start in range(0, len(x), step):
@@ -296,7 +244,7 @@ class BulkFormer:
                 parts.append(self._run(block, observed[rows].to(self.device), request))
                 if progress is not None:
                     progress(len(x[rows]))
-        return _join(parts)
+        return join(parts)
 
     @torch.inference_mode()
     def _run(self, values: Tensor, observed: Tensor, request: Request) -> Encoded:
@@ -330,25 +278,3 @@ class BulkFormer:
             self._prepared = None
             self._prepared = Engine.make(self.network, options)
         return self._prepared
-
-
-def _samples_at_once(device: torch.device, batch_size: int | None) -> int:
-    # batches do not help a CPU, and one sample at a time makes results independent of them
-    return 1 if device.type == "cpu" else batch_size or settings.batch_size
-
-
-def _join(parts: list[Encoded]) -> Encoded:
-    def cat(name: str) -> Tensor | None:
-        pieces = [getattr(part, name) for part in parts]
-        return None if not pieces or pieces[0] is None else torch.cat(pieces)
-
-    return Encoded(**{name: cat(name) for name in ("pooled", "genes", "expression", "deviation")})
-
-
-def state_checksum(network: torch.nn.Module) -> str:
-    """SHA-256 of a network's state: names, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

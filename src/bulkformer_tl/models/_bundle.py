@@ -27,6 +27,8 @@ from bulkformer_tl.models._state import ALIGNED, build
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bulkformer_tl.models._encoder import Encoder
+
 _FORMAT = "bulkformer_tl bundle 1"
 _FILES = {"config.json", "model.safetensors", "genes.csv", "README.md"}
 _GRAPH = "graph.safetensors"
@@ -37,7 +39,7 @@ _BINNED_FACTS = ("name", "family", "trained_missing")
 
 
 def convert(
-    model: BulkFormer | BioFormer | Geneformer,
+    model: Encoder,
     folder: str | Path,
     *,
     dtype: Literal["float32", "float16", "bfloat16"] | None = None,
@@ -97,7 +99,7 @@ def convert(
     return target
 
 
-def _write(model: BulkFormer | BioFormer, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
+def _write(model: Any, folder: Path, dtype: torch.dtype | None, card: str | None) -> None:
     state = {name: _stored(tensor, dtype) for name, tensor in model.network.state_dict().items()}
     with replacing(folder / "model.safetensors") as path:
         _save_aligned(state, path)
@@ -152,7 +154,7 @@ def _version() -> str:
     return version("bulkformer-tl")
 
 
-def _card(model: BulkFormer | BioFormer) -> str:
+def _card(model: Any) -> str:
     def bullets(key: str) -> str:
         return "\n".join(f"- {item}" for item in model.provenance.get(key, [])) or "- nothing is recorded"
 

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bulkformer_tl._rank_vocabulary import CLS, EOS, PAD
-from bulkformer_tl._settings import settings
 from bulkformer_tl._vocabulary import GeneVocabulary
 from bulkformer_tl.encodings import RankTable, rank_genes
 from bulkformer_tl.models._attention import Attention, attention_weights
-from bulkformer_tl.models._bulkformer import Encoded, state_checksum
+from bulkformer_tl.models._encoder import Encoded, Encoder, samples_at_once, state_checksum
 from bulkformer_tl.models._pooling import Pooling, pool
 from bulkformer_tl.models._rank_request import RankRequest, check_counts, check_rank_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Self
 
     from numpy.typing import ArrayLike, NDArray
 
     from bulkformer_tl._rank_vocabulary import RankVocabulary
 
 
-class Geneformer:
+class Geneformer(Encoder):
     """A pretrained Geneformer together with its genes, tokens and medians (Theodoris et al. 2023).
 
     Parameters
@@ -52,16 +50,14 @@ class Geneformer:
 
     #: What :meth:`encode` takes.
     input_unit = "counts"
-    #: How a sample becomes tokens.
     encoding = "ranks"
     family = "geneformer"
     #: Counts have no denominator, and a share of missing genes means nothing to an order.
-    denominator: Literal["all", "vocabulary"] | None = None
-    trained_missing: tuple[float, float] | None = None
+    denominator = None
+    trained_missing = None
     #: Genes that are not expressed have no token, so that there is nothing else to pool.
     pooling_observed_only = True
-    n_summary = 0
-    protein: Tensor | None = None
+    protein = None
 
     def __init__(
         self,
@@ -103,11 +99,6 @@ class Geneformer:
         return f"Geneformer({self.name!r}, {size}, {self.checksum[:12]})"
 
     @property
-    def config(self) -> Any:
-        """Sizes of the network."""
-        return self.network.config
-
-    @property
     def has_specials(self) -> bool:
         """Whether genes stand between ``<cls>`` and ``<eos>``, as in V2."""
         return CLS in self.dictionary.specials and EOS in self.dictionary.specials
@@ -126,31 +117,6 @@ class Geneformer:
     def width(self) -> int:
         """Width D of the vectors."""
         return int(self.config.hidden_size)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        parameter: Tensor = next(self.network.parameters())
-        return parameter.device
-
-    def to(self, device: str | torch.device | None) -> Self:
-        """Move the network to a device.
-
-        Parameters
-        ----------
-        device
-            Torch device; ``None`` takes :attr:`bulkformer_tl.settings.device`.
-
-        Returns
-        -------
-        The same model. One that was loaded in 8 or 4 bits stays where it is.
-        """
-        name = settings.device if device is None else device
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        if getattr(self.network, "quantization_method", None) is None:
-            self.network.to(name)
-        return self
 
     @torch.no_grad()
     def gene_table(self) -> Tensor:
@@ -264,7 +230,7 @@ class Geneformer:
         progress: Callable[[int], object] | None = None,
     ) -> Encoded:
         """Run the network on lists of tokens, in batches, and summarise each; see :meth:`encode`."""
-        step = 1 if self.device.type == "cpu" else batch_size or settings.batch_size
+        step = samples_at_once(self.device, batch_size)
         parts: list[Encoded] = []
         for start in range(0, len(tokens), step):
             batch = tokens[start : start + step]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from bulkformer_tl import registry
 from bulkformer_tl.models._authors import (
@@ -13,6 +13,7 @@ from bulkformer_tl.models._authors import (
     read_protein,
     with_mask_prob,
 )
+from bulkformer_tl.models._bulkformer import BulkFormer
 from bulkformer_tl.models._bundle import is_bundle, load_bundle
 from bulkformer_tl.models._files import require_file, verify_file
 from bulkformer_tl.models._geneformer_files import PREFIX, is_geneformer, load_geneformer
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bulkformer_tl.models._bulkformer import BulkFormer
+    from bulkformer_tl.models._bioformer_model import BioFormer
+    from bulkformer_tl.models._encoder import Encoder
 
 _ZENODO = "https://doi.org/10.5281/zenodo.15744294 (second generation) or 10.5281/zenodo.15559368 (first)"
 
@@ -36,7 +38,7 @@ def load(
     protein: str | Path | Tensor | None = None,
     mask_prob: float | None = None,
     device: str | torch.device | None = None,
-) -> BulkFormer:
+) -> Encoder:
     """Load a pretrained model, after checking that its files are whole and belong together.
 
     Files are read as plain tensors; code inside a file is never run.
@@ -61,7 +63,8 @@ def load(
 
     Returns
     -------
-    The model; ``model.provenance`` says what was verified and what could not be.
+    A :class:`BulkFormer`, :class:`Geneformer` or :class:`BioFormer`, by what the source holds;
+    ``model.provenance`` says what was verified and what could not be.
 
     Raises
     ------
@@ -79,18 +82,22 @@ def load(
         if graph or genes or protein is not None or mask_prob is not None:
             message = f"{source} is a Geneformer, which has no graph, genes file, protein table or mask_prob"
             raise ValueError(message)
-        # it answers to the same calls
-        return cast("BulkFormer", load_geneformer(str(source).removeprefix(PREFIX), device=device))
+        return load_geneformer(str(source).removeprefix(PREFIX), device=device)
     table = read_protein(Path(protein) if isinstance(protein, str) else protein)
     files = {"graph": graph[0], "graph_weight": graph[1]} if graph else {}
     files |= {"genes": genes} if genes else {}
     model = _load(source, {role: Path(path) for role, path in files.items()})
-    if table is not None:
-        model.set_protein(table)
-    return with_mask_prob(model, mask_prob).to(device)
+    if isinstance(model, BulkFormer):
+        if table is not None:
+            model.set_protein(table)
+        return with_mask_prob(model, mask_prob).to(device)
+    if table is not None or mask_prob is not None:
+        message = f"{source} is a BioFormer, which has no protein table or mask_prob"
+        raise ValueError(message)
+    return model.to(device)
 
 
-def _load(source: str | Path, files: Mapping[str, Path]) -> BulkFormer:
+def _load(source: str | Path, files: Mapping[str, Path]) -> BulkFormer | BioFormer:
     path = Path(source)
     if path.is_dir():
         return _load_folder(path, files, name=path.resolve().name)
@@ -103,7 +110,7 @@ def _load(source: str | Path, files: Mapping[str, Path]) -> BulkFormer:
     return _load_known(known, registry.locate(known.name), files)
 
 
-def _load_folder(folder: Path, files: Mapping[str, Path], *, name: str) -> BulkFormer:
+def _load_folder(folder: Path, files: Mapping[str, Path], *, name: str) -> BulkFormer | BioFormer:
     if files:
         message = f"the folder {folder} has its own graph and genes; leave out {sorted(files)}"
         raise ValueError(message)
@@ -112,8 +119,7 @@ def _load_folder(folder: Path, files: Mapping[str, Path], *, name: str) -> BulkF
         require_file(folder / "manifest.json", "the manifest of the six files", where)
         return load_latest_folder(folder, name=name)
     if is_bundle(folder):
-        # models that read bins answer to the same calls
-        return cast("BulkFormer", load_bundle(folder))
+        return load_bundle(folder)
     message = (
         f"{folder} is neither a bundle (config.json, model.safetensors) nor the six files of bulkformer-latest "
         f"(model_config.json); it holds {sorted(path.name for path in folder.iterdir())[:6]}"
@@ -139,7 +145,7 @@ def _load_checkpoint(weights: Path, files: Mapping[str, Path], *, name: str) -> 
     )
 
 
-def _load_known(known: registry.ModelInfo, folder: Path, files: Mapping[str, Path]) -> BulkFormer:
+def _load_known(known: registry.ModelInfo, folder: Path, files: Mapping[str, Path]) -> BulkFormer | BioFormer:
     if is_bundle(folder):
         model = _load_folder(folder, files, name=known.name)
         _check_known(known, model, folder)
@@ -164,7 +170,7 @@ def _load_known(known: registry.ModelInfo, folder: Path, files: Mapping[str, Pat
     )
 
 
-def _check_known(known: registry.ModelInfo, model: BulkFormer, folder: Path) -> None:
+def _check_known(known: registry.ModelInfo, model: Encoder, folder: Path) -> None:
     found, expected = (model.family, len(model.vocabulary), model.width), (known.family, known.n_genes, known.width)
     # a name whose sizes the registry leaves open is bound by its family alone
     if found[0] != expected[0] or (known.n_genes and found != expected):

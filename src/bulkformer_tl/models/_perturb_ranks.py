@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bulkformer_tl._settings import settings
+from bulkformer_tl.models._encoder import samples_at_once
 from bulkformer_tl.models._rank_request import check_rank_request
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class RankPasses:
             Changes, each by itself.
         """
         lists = [self.changed(values, tokens, edit) for edit in edits]
-        step = 1 if self.model.device.type == "cpu" else settings.batch_size
+        step = samples_at_once(self.model.device, None)
         moves = np.full((len(edits), *before.shape), np.nan)
         place = np.empty(len(self.model.gene_of), dtype=np.int64)
         for start in range(0, len(lists), step):

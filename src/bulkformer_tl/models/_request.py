@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bulkformer_tl.models._bulkformer import BulkFormer
-    from bulkformer_tl.models._geneformer import Geneformer
+    from bulkformer_tl.models._encoder import Encoder
 
 #: ln(1e6 + 1), the largest value that a ln(TPM+1) can have, rounded up as the authors do.
 LARGEST = 13.81552
@@ -101,7 +101,7 @@ def check_request(
     )
 
 
-def check_positions(model: BulkFormer | Geneformer, genes: Any, name: str) -> Tensor | None:
+def check_positions(model: Encoder, genes: Any, name: str) -> Tensor | None:
     if genes is None:
         return None
     chosen = np.asarray(genes)

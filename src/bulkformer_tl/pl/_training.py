@@ -29,8 +29,9 @@ def training(history: pd.DataFrame | str | Path, *, ax: Axes | None = None) -> A
 
     Returns
     -------
-    The axes: the mean training loss since the last validation, the loss in left-out studies, the loss of predicting
-    each gene's mean there, and a mark at the weights that are kept.
+    The axes: the mean training loss since the last validation, the loss in left-out studies, that of the simplest
+    prediction there (of expression each gene's mean, of bins how often each occurs), and a mark at the weights that are
+    kept.
 
     Raises
     ------
@@ -52,7 +53,7 @@ def training(history: pd.DataFrame | str | Path, *, ax: Axes | None = None) -> A
     steps, losses = table["step"].to_numpy(), table["validation_loss"].to_numpy()
     axes.plot(steps, table["training_loss"], color="#999999", label="training", linewidth=1.5)
     axes.plot(steps, losses, color=OKABE_ITO[0], label="left-out studies", linewidth=2.5, marker="o", markersize=3)
-    axes.plot(steps, table["baseline_loss"], color=OKABE_ITO[5], label="gene means there", linestyle="--")
+    axes.plot(steps, table["baseline_loss"], color=OKABE_ITO[5], label="simplest prediction there", linestyle="--")
     best = int(np.nanargmin(losses))
     axes.plot(steps[best], losses[best], color=OKABE_ITO[0], label="kept", linestyle="none", marker="D", markersize=8)
     # what an untrained network costs would press the rest together

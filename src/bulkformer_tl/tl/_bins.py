@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from bulkformer_tl.models import BioFormer
     from bulkformer_tl.models._binning import BinReader
     from bulkformer_tl.tl._looks import Seen
 
@@ -67,7 +66,7 @@ class _Bins(Look):
         return Judged((int(empty[0]), text) if len(empty) else None, n_measured)
 
 
-def external_codes(adata: AnnData, model: BioFormer) -> dict[str, NDArray[np.int64]]:
+def external_codes(adata: AnnData, model: Any) -> dict[str, NDArray[np.int64]]:
     """Return the codes of the external tokens of each sample, (N,), 0 where missing.
 
     Raises

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bulkformer_tl.models import BulkFormer
+    from bulkformer_tl.models import Encoder
 
 #: Blocks that wait for the next step, on either side of the computation.
 WAITING = 2
@@ -27,7 +27,7 @@ class Work(Protocol):
     """What is done with samples, here or in another process, where it goes by :mod:`pickle`."""
 
     @property
-    def models(self) -> list[BulkFormer]:
+    def models(self) -> list[Encoder]:
         """Those that it runs, to be moved to a device."""
 
     def __call__(self, rows: slice, values: NDArray[Any], /) -> Any:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import Identifiers
-    from bulkformer_tl.models import BioFormer, BulkFormer, Geneformer
+    from bulkformer_tl.models import Encoder
 
 POOLINGS = ("mean", "max", "median", "all")
 
@@ -29,7 +29,7 @@ POOLINGS = ("mean", "max", "median", "all")
 def embed(
     adata: AnnData,
     *,
-    model: BulkFormer | Geneformer | BioFormer | str | Path = "bulkformer-mini",
+    model: Encoder | str | Path = "bulkformer-mini",
     layer: str | None = None,
     pooling: Literal["mean", "max", "median", "all", "cls"] | None = None,
     observed_only: bool | None = None,
@@ -171,7 +171,7 @@ class _Embedding:
     options: dict[str, Any]
 
     @property
-    def models(self) -> list[BulkFormer]:
+    def models(self) -> list[Encoder]:
         return [self.given.model]
 
     def __call__(self, rows: slice, values: NDArray[np.floating]) -> dict[str, NDArray[np.float32]]:
@@ -212,7 +212,7 @@ class _Empty:
     columns: NDArray[np.int64]
 
     @property
-    def models(self) -> list[BulkFormer]:
+    def models(self) -> list[Encoder]:
         return []
 
     def __call__(self, _: slice, values: NDArray[np.floating]) -> NDArray[np.bool_]:

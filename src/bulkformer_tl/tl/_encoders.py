@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bulkformer_tl.models import BulkFormer
+    from bulkformer_tl.models import Encoder
     from bulkformer_tl.tl._input import ModelInput
 
     #: Reads samples, by position, in the model's vocabulary order: (n, G), ``NaN`` where missing.
@@ -65,7 +65,7 @@ class Encoders:
     """
 
     given: ModelInput
-    package: tuple[BulkFormer, GeneMatch] | None = None
+    package: tuple[Encoder, GeneMatch] | None = None
 
     @classmethod
     def of(cls, given: ModelInput) -> Self:
@@ -85,7 +85,7 @@ class Encoders:
         return replace(self, given=self.given.without_values())
 
     @property
-    def models(self) -> list[BulkFormer]:
+    def models(self) -> list[Encoder]:
         """The models that are run."""
         return [self.given.model, *([] if self.package is None else [self.package[0]])]
 
@@ -103,7 +103,7 @@ class Encoders:
         return Guess(np.stack(found), own[1] if gives_deviation else None)
 
 
-def _by_package(package: BulkFormer, match: GeneMatch, values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _by_package(package: Encoder, match: GeneMatch, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Predict the genes that the embedded model knows, (N, G); ``NaN`` also for samples without any of them."""
     predicted = np.full_like(values, np.nan)
     aligned = match.align(values)

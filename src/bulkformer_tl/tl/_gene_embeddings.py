@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import GeneMatch, Identifiers
-    from bulkformer_tl.models import BioFormer, BulkFormer, Geneformer
+    from bulkformer_tl.models import Encoder
 
 
 def gene_embeddings(
     adata: AnnData,
     *,
-    model: BulkFormer | Geneformer | BioFormer | str | Path = "bulkformer-mini",
+    model: Encoder | str | Path = "bulkformer-mini",
     contextual: bool = False,
     layer: str | None = None,
     groupby: str | None = None,

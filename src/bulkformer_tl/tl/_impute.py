@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import GeneMatch, Identifiers
-    from bulkformer_tl.models import BulkFormer
+    from bulkformer_tl.models import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 def impute(
     adata: AnnData,
     *,
-    model: BulkFormer | str | Path = "bulkformer-mini",
+    model: Encoder | str | Path = "bulkformer-mini",
     layer: str | None = None,
     mask: str | None = None,
     predicted: bool = False,
@@ -220,7 +220,7 @@ class _Imputation:
     predicted: bool
 
     @property
-    def models(self) -> list[BulkFormer]:
+    def models(self) -> list[Encoder]:
         return [] if self.predictor is None else self.predictor.encoders.models
 
     def __call__(self, rows: slice, values: NDArray[np.floating]) -> dict[str, NDArray[np.floating]]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from bulkformer_tl.models import BioFormer, BulkFormer, Geneformer
+    from bulkformer_tl.models import Encoder
     from bulkformer_tl.tl._looks import Seen
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class ModelInput:
         Codes of external tokens of each sample, (N,), of models that have such tokens.
     """
 
-    model: BulkFormer
+    model: Encoder
     matrix: Any
     match: GeneMatch
     hidden: Any
@@ -81,7 +81,7 @@ class ModelInput:
         """
         if self.external and rows is not None:
             options["external"] = {name: codes[rows, None] for name, codes in self.external.items()}
-        encoded: Any = self.model.encode(values, outputs=outputs, **options)  # type: ignore[arg-type]
+        encoded: Any = self.model.encode(values, outputs=outputs, **options)
         return [getattr(encoded, name).numpy() for name in outputs]
 
     def without_values(self) -> ModelInput:
@@ -106,7 +106,7 @@ class ModelInput:
 def prepare(
     adata: AnnData,
     *,
-    model: BulkFormer | Geneformer | BioFormer | str | Path,
+    model: Encoder | str | Path,
     layer: str | None,
     identifiers: Identifiers | None,
     min_coverage: float,
@@ -181,7 +181,7 @@ def prepare(
     return ModelInput(loaded, matrix, match, hidden, seen, params, reader, external)
 
 
-def check_predicts(model: BulkFormer) -> None:
+def check_predicts(model: Encoder) -> None:
     """Refuse a model that cannot predict expression.
 
     Raises
@@ -197,7 +197,7 @@ def check_predicts(model: BulkFormer) -> None:
         raise ValueError(message)
 
 
-def load_model(model: Any) -> Any:
+def load_model(model: Encoder | str | Path) -> Encoder:
     """Return a loaded model as it is, or load one by name or folder; models of the registry are kept.
 
     Parameters
@@ -207,13 +207,13 @@ def load_model(model: Any) -> Any:
     """
     from bulkformer_tl import models, registry
 
-    if isinstance(model, models.BulkFormer | models.Geneformer | models.BioFormer):
+    if isinstance(model, models.Encoder):
         return model
     return _load_known(str(model)) if str(model) in registry.available() else models.load(model)
 
 
 @lru_cache(maxsize=2)
-def _load_known(name: str) -> Any:
+def _load_known(name: str) -> Encoder:
     from bulkformer_tl import models
 
     return models.load(name)
@@ -227,7 +227,7 @@ def _boolean_layer(adata: AnnData, mask: str) -> Any:
     return hidden
 
 
-def _warn_denominator(model: BulkFormer, made: dict[str, Any]) -> None:
+def _warn_denominator(model: Encoder, made: dict[str, Any]) -> None:
     used = made.get("denominator")
     if None not in (used, model.denominator) and used != model.denominator:
         message = (

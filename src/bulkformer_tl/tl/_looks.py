@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from bulkformer_tl.models import BulkFormer
+    from bulkformer_tl.models import Encoder
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Look(ABC):
     digest: bool
 
     @property
-    def models(self) -> list[BulkFormer]:
+    def models(self) -> list[Encoder]:
         """None is run."""
         return []
 

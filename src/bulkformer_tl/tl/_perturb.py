@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import Identifiers
-    from bulkformer_tl.models import BulkFormer, Geneformer
+    from bulkformer_tl.models import Encoder
     from bulkformer_tl.tl._perturb_input import AnyReadout
     from bulkformer_tl.tl._perturb_sets import Genes
 
@@ -41,7 +41,7 @@ def perturb(
     *,
     change: Literal["delete", "overexpress"] | Change = "delete",
     readout: AnyReadout = "sample",
-    model: BulkFormer | Geneformer | str | Path = "bulkformer-mini",
+    model: Encoder | str | Path = "bulkformer-mini",
     layer: str | None = None,
     identifiers: Identifiers | None = None,
     groupby: str | None = None,

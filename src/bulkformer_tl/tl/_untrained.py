@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 UNTRAINED = "untrained"
 
 
-def untrained(model: BulkFormer, *, rng: int = 0) -> BulkFormer:
+def untrained(model: Any, *, rng: int = 0) -> BulkFormer:
     """Build a model of the same shape, genes and graph with random weights.
 
     Parameters
     ----------
     model
-        Whose shape is taken.
+        A BulkFormer, whose shape is taken.
     rng
         Seed of the weights; torch's own random state is left alone.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bulkformer_tl._vocabulary import GeneVocabulary
-    from bulkformer_tl.models import BioFormer, BulkFormer
+    from bulkformer_tl.models import Encoder
     from bulkformer_tl.train._batches import Plan
     from bulkformer_tl.train._corpus import CorpusLike
     from bulkformer_tl.train._hardware import Hardware
@@ -39,13 +39,13 @@ def pretrain(
     out: str | Path,
     vocabulary: GeneVocabulary | Sequence[str] | str | Path | None = None,
     graph: tuple[Any, Any] | str | Path | None = None,
-    start: BulkFormer | BioFormer | str | Path | None = None,
+    start: Encoder | str | Path | None = None,
     devices: int = 1,
     nodes: int = 1,
     strategy: Literal["auto", "ddp", "fsdp"] = "auto",
     workers: int = 0,
     device: str | None = None,
-) -> BulkFormer | BioFormer:
+) -> Encoder:
     r"""Train a network to predict hidden genes, from scratch or from a checkpoint, on studies of your own.
 
     Of each sample some measured genes are hidden (:class:`Masking`), and the network predicts them from the others.
@@ -262,7 +262,7 @@ def _train(
     run: Run,
     plan: Plan,
     hardware: Hardware,
-) -> BulkFormer | BioFormer:
+) -> Encoder:
     """Train from the last state on, and write the bundle."""
     from bulkformer_tl.train._batches import TrainingBatches, ValidationBatches
     from bulkformer_tl.train._checkpoints import load_state
@@ -306,7 +306,7 @@ def _train(
 
 def _finish(
     parts: _Parts, config: PretrainConfig, moments: Any, *, run: Run, module: Any, journal: Any, hardware: Hardware
-) -> BulkFormer | BioFormer:
+) -> Encoder:
     """Restore the best weights and write the bundle."""
     from bulkformer_tl.models import load
 
@@ -331,7 +331,7 @@ def _finish(
         "start": None if parts.start is None else parts.start.name,
         "diverged": module.diverged,
     }
-    model: BulkFormer | BioFormer = _kind(config).make_model(
+    model: Encoder = _kind(config).make_model(
         module.network,
         parts.corpus,
         moments,

@@ -14,7 +14,7 @@ from bulkformer_tl.train._check import refuse_unless
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkformer_tl.models import BioFormer, BulkFormer
+    from bulkformer_tl.models import Encoder
     from bulkformer_tl.train._config import PretrainConfig
 
 _FORMAT = "bulkformer_tl pretraining 1"
@@ -90,7 +90,7 @@ class Run:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def finish(self, model: BulkFormer | BioFormer) -> None:
+    def finish(self, model: Encoder) -> None:
         """Write the bundle, its manifest last, and delete the states, which nothing needs any more."""
         from bulkformer_tl.models import convert
 
