@@ -50,9 +50,9 @@ class Encoder(ABC):
     them only for what stands here.
     """
 
-    #: What a table has to hold: ``"log_tpm"``, ln(TPM+1), or ``"counts"``.
+    #: What a table has to hold, ``"log_tpm"`` for ln(TPM+1) or ``"counts"``.
     input_unit: ClassVar[Literal["log_tpm", "counts"]]
-    #: How a sample becomes tokens: ``"magnitudes"``, ``"ranks"`` or ``"bins"``.
+    #: How a sample becomes tokens, ``"magnitudes"``, ``"ranks"`` or ``"bins"``.
     encoding: ClassVar[Literal["magnitudes", "ranks", "bins"]]
     #: The network; its modules are those of its family.
     network: Any
