@@ -13,6 +13,7 @@ DIFFERENTIAL_EXPRESSION = "differential_expression"
 BIOMARKERS = "biomarkers"
 GENE_SCORES = "gene_scores"
 HIDDEN = "hidden"
+NETWORK = "network"
 LOG_TPM = "log_tpm"
 RANK = "rank"
 BINNED = "binned"
@@ -386,3 +387,8 @@ class SurvivalKeys:
 def params(key: str) -> str:
     """Return the slot that holds how a result was made."""
     return f"uns/{key}"
+
+
+def gene_module(key: str) -> str:
+    """Return the slot of the module of each gene, of :func:`bulkformer_tl.tl.gene_modules`."""
+    return f"var/{key}"

@@ -74,6 +74,11 @@ class Engine:
         found = [self._compute(x, mask, request) for x, mask in zip(values, observed, strict=True)]
         return {name: torch.stack([one[name] for one in found]) for name in found[0]}
 
+    def run(self, values: Tensor, observed: Tensor) -> None:
+        """Send one sample, (G,), through all stages in blocks that follow one another, and keep nothing of it."""
+        for _ in self._vectors(self.recipe.begin(values, observed), torch.ones_like(observed)):
+            pass
+
     def _compute(self, values: Tensor, observed: Tensor, request: Request) -> dict[str, Tensor]:
         while True:
             try:

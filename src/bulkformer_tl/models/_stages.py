@@ -17,6 +17,8 @@ from bulkformer_tl.models._products import linear
 from bulkformer_tl.models._random_features import KeyValueSums, RandomFeatures
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bulkformer_tl.models._engine_options import EngineOptions
     from bulkformer_tl.models._latest import GraphBottleneck
     from bulkformer_tl.models._layers import Encoder, GraphPerformer
@@ -61,6 +63,8 @@ class Attention:
         self.heads = core.heads
         self.width = core.to_q.out_features // core.heads
         self.features = RandomFeatures(core.fast_attention.projection_matrix, options)
+        #: What sums over keys; one that also watches may take its place.
+        self.sums: Callable[..., KeyValueSums] = KeyValueSums
         self.norms = attend.norm, feed_forward.norm
         self.to_queries, self.to_keys = linear(core.to_q, options), linear(core.to_k, options)
         self.to_values, self.to_out = linear(core.to_v, options), linear(core.to_out, options, bias=False)
@@ -70,7 +74,7 @@ class Attention:
 
     def start(self, genes: int) -> KeyValueSums:
         """Return empty sums."""
-        return KeyValueSums(self.features, self.heads, self.width)
+        return self.sums(self.features, self.heads, self.width)
 
     def collect(self, found: KeyValueSums, rows: Rows, x: Tensor) -> Tensor:
         """Add keys and values of a block."""

@@ -1,9 +1,11 @@
 """Plots: each takes ``ax``, returns the Axes, and neither shows, saves, computes nor writes."""
 
+from bulkformer_tl.pl._attention import attention
 from bulkformer_tl.pl._classification import calibration, confusion, roc
 from bulkformer_tl.pl._coverage import coverage
 from bulkformer_tl.pl._imputation import imputation
 from bulkformer_tl.pl._imputation_curve import imputation_curve
+from bulkformer_tl.pl._network import network
 from bulkformer_tl.pl._palette import palette
 from bulkformer_tl.pl._per_column import per_column
 from bulkformer_tl.pl._perturbation import perturbation
@@ -16,6 +18,7 @@ from bulkformer_tl.pl._training import training
 from bulkformer_tl.pl._volcano import volcano
 
 __all__ = [
+    "attention",
     "calibration",
     "confusion",
     "coverage",
@@ -23,6 +26,7 @@ __all__ = [
     "imputation",
     "imputation_curve",
     "kaplan_meier",
+    "network",
     "palette",
     "per_column",
     "perturbation",

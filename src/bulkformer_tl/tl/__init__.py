@@ -11,10 +11,13 @@ from bulkformer_tl.tl._enrich import enrich
 from bulkformer_tl.tl._essentiality import essentiality
 from bulkformer_tl.tl._fuse import fuse
 from bulkformer_tl.tl._gene_embeddings import gene_embeddings
+from bulkformer_tl.tl._gene_modules import gene_modules
 from bulkformer_tl.tl._gene_scores import gene_scores
 from bulkformer_tl.tl._heads import Head, fitted_head
 from bulkformer_tl.tl._impute import impute
 from bulkformer_tl.tl._matrix_head import MatrixHead
+from bulkformer_tl.tl._network import network
+from bulkformer_tl.tl._network_graph import network_graph
 from bulkformer_tl.tl._pair_heads import PairHead
 from bulkformer_tl.tl._perturb import perturb
 from bulkformer_tl.tl._perturb_change import Change
@@ -49,8 +52,11 @@ __all__ = [
     "fuse",
     "gene_embeddings",
     "gene_features",
+    "gene_modules",
     "gene_scores",
     "impute",
+    "network",
+    "network_graph",
     "perturb",
     "perturbation_response",
     "regress",
