@@ -235,7 +235,7 @@ class _RankReader:
         entered = model.network(
             input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True
         ).hidden_states
-        genes = model._gene_of[own]
+        genes = model.gene_of[own]
         rows = _rows_of(genes, queries).to(model.device)
         heads = int(model.config.num_attention_heads)
         found = []
