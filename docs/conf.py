@@ -59,7 +59,7 @@ nitpick_ignore = [
 ]
 nitpick_ignore_regex = [
     # no inventory of another project is fetched, so their names have no page to point to
-    (r"py:.*", r"(anndata|collections|matplotlib|mudata|muon|numpy|pandas|pathlib|scipy|torch|typing)\..*"),
+    (r"py:.*", r"(anndata|collections|matplotlib|mudata|muon|networkx|numpy|pandas|pathlib|scipy|torch|typing)\..*"),
 ]
 
 templates_path = ["_templates"]

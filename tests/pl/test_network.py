@@ -59,7 +59,7 @@ def test_network_draws_the_edges_of_a_group():
     assert len(arrows) == 3
     assert arrows[0].get_linewidth() > arrows[1].get_linewidth() > arrows[2].get_linewidth()
     assert to_hex(arrows[0].get_edgecolor()) == "#009e73"
-    assert to_hex(arrows[2].get_edgecolor()) == "#d55e00"
+    assert to_hex(arrows[2].get_edgecolor()) == "#cc79a7"
     shown = [text.get_text() for text in axes.get_legend().get_texts()]
     assert shown == ["source", "target only", "in the table", "negative"]
     assert names(bf.pl.network(adata, group="y", min_frequency=0.5)) == {"a", "b"}

@@ -99,6 +99,15 @@ def test_runs_say_how_often_an_edge_comes_again(cohort, latest):
     assert set(cohort.uns["network"]["layers"]["model"]) == {latest.name, other.name}
 
 
+def test_models_of_one_name_are_told_apart(cohort, latest):
+    other = untrained(latest, rng=1)
+    other.name = latest.name
+    edges(cohort, cohort.var_names[:9].tolist(), model=[latest, other], attention_layers=[0])
+    layers = cohort.uns["network"]["layers"]
+    assert layers["model"].tolist() == [f"{latest.name} (1)", f"{latest.name} (2)"]
+    assert layers["rank_correlation"].nunique() == 2
+
+
 def test_halves_are_drawn_within_groups(cohort, latest):
     cohort.obs["kind"] = ["a", "b"] * 3
     options = {"model": latest, "groupby": "kind", "resamples": 4}

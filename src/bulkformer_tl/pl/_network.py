@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Colours of genes at which edges start and others, and of edges: in the table, not in it, and negative ones.
 SOURCE, OTHER = OKABE_ITO[1], "#9fb8c8"
-KNOWN, PLAIN, NEGATIVE = OKABE_ITO[2], "#8a8a8a", OKABE_ITO[5]
+KNOWN, PLAIN, NEGATIVE = OKABE_ITO[2], "#8a8a8a", OKABE_ITO[3]
 
 
 def network(
@@ -51,7 +51,7 @@ def network(
     Returns
     -------
     The axes: genes as dots, orange where edges start and the network has a direction; edges the wider the stronger,
-    green where the table of regulators has them and red where the weight is negative.
+    green where the table of regulators has them and pink where the weight is negative.
 
     Raises
     ------

@@ -136,21 +136,29 @@ def attention_weights(plan: Plan, inputs: Sequence[ModelInput], layers: Sequence
     sums = _Sums(plan, sum(map(len, chosen)), partial=partial)
     places = [_places(given) for given in inputs]
     looks = []
+    names = _distinct([given.model.name for given in inputs])
     for parts in zip(*(given.batches("network", None) for given in inputs), strict=True):
         rows = parts[0][0]
         for sample in range(rows.start, rows.stop):
             found = []
-            for reader, given, own, place, (_, values) in zip(readers, inputs, chosen, places, parts, strict=True):
+            each = zip(names, readers, inputs, chosen, places, parts, strict=True)
+            for name, reader, given, own, place, (_, values) in each:
                 codes = {name: code[sample, None] for name, code in given.external.items()}
                 row = np.ascontiguousarray(values[sample - rows.start])
                 read = reader(row, codes, place[plan.targets], place[plan.sources], own)
                 found.append(read.weights.transpose(0, 2, 1) * np.float32(read.n_tokens))
                 marked = None if plan.regulators is None else place[plan.regulators]
-                looks += [
-                    (given.model.name, plan.groups[plan.codes[sample]], *look) for look in _look(read, own, marked)
-                ]
+                looks += [(name, plan.groups[plan.codes[sample]], *look) for look in _look(read, own, marked)]
             sums.add(sample, np.concatenate(found))
     return sums.finish(_layer_table(looks))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Number models of one name, such as those of several seeds."""
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
+        for place, name in enumerate(names)
+    ]
 
 
 def _layers(n_layers: int, asked: Sequence[int] | None, name: str) -> list[int]:
@@ -193,7 +201,8 @@ def _layer_table(looks: list[tuple[Any, ...]]) -> pd.DataFrame:
     grouped = table.groupby(["model", "layer", "group"], sort=False)
     found = grouped[columns[3:]].mean().reset_index()
     found.insert(3, "n_samples", grouped.size().to_numpy())
-    return found.sort_values(["model", "layer"], kind="stable", ignore_index=True)
+    order = np.lexsort((found["group"], found["layer"], pd.factorize(found["model"])[0]))
+    return found.iloc[order].reset_index(drop=True)
 
 
 def cosine_weights(adata: AnnData, plan: Plan, vectors: Sequence[str], groupby: str | None) -> Weights:
