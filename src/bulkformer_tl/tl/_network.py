@@ -128,10 +128,10 @@ def network(
         with several models, layers, vectors or halves ``frequency``, the share of them in which it is among the
         strongest; with a table ``known``. Without regulators, cosine and co-expression have each pair once.
     ``adata.uns[key_added]["layers"]`` : :class:`pandas.DataFrame`
-        Of attention: per ``model`` (numbered where several have one name), ``layer`` and ``group`` the mean over ``n_samples`` samples of
-        ``regulator_share``, the share of the attention of ``genes`` that regulators receive; ``uniform_share``, the
-        same if it were uniform; and ``rank_correlation``, Spearman's correlation over all genes of what they receive
-        with their expression.
+        Of attention: per ``model`` (numbered where several have one name), ``layer`` and ``group`` the mean over
+        ``n_samples`` samples of ``regulator_share``, the share of the attention of ``genes`` that regulators receive;
+        ``uniform_share``, the same if it were uniform; and ``rank_correlation``, Spearman's correlation over all genes
+        of what they receive with their expression.
     ``adata.uns[key_added]["contrast"]`` : :class:`pandas.DataFrame`
         With ``groupby``: ``difference`` of the weight of each edge of any group between ``group`` and ``other``, all
         other samples; ``p`` and ``fdr`` (Benjamini and Hochberg within a group) of Welch's test over samples, of
