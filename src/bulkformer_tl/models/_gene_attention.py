@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from bulkformer_tl.models._bioformer_model import BioFormer
     from bulkformer_tl.models._bulkformer import BulkFormer
+    from bulkformer_tl.models._encoder import Encoder
     from bulkformer_tl.models._geneformer import Geneformer
 
     Numbers = NDArray[np.float32]
@@ -84,7 +85,7 @@ class AttentionReader(Protocol):
         """Read it in one sample, (G,), for queries (Q,) and keys (K,) by their positions in the vocabulary."""
 
 
-def attention_reader(model: Any) -> AttentionReader:
+def attention_reader(model: Encoder) -> AttentionReader:
     """Return what reads the attention of a model.
 
     Raises
@@ -92,13 +93,7 @@ def attention_reader(model: Any) -> AttentionReader:
     ValueError
         If it has none.
     """
-    reader: AttentionReader
-    if hasattr(model, "tokenize"):
-        reader = _RankReader(model)
-    elif hasattr(model, "bin"):
-        reader = _BinReader(model)
-    else:
-        reader = _PerformerReader(model)
+    reader: AttentionReader = _READERS[model.encoding](model)
     if not reader.n_layers:
         message = f"{model.name} has no layer of attention; take edges from gene vectors, method='cosine'"
         raise ValueError(message)
@@ -287,3 +282,7 @@ class _BinReader:
         level = np.where(bins[0] == ABSENT, np.nan, bins[0]).astype(np.float32)
         placed: GeneAttention = _place(found, genes, queries, keys, level)
         return placed
+
+
+#: By how a sample becomes tokens.
+_READERS: dict[str, Any] = {"magnitudes": _PerformerReader, "ranks": _RankReader, "bins": _BinReader}

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import Identifiers
-    from bulkformer_tl.models import BioFormer, BulkFormer, Geneformer
+    from bulkformer_tl.models import Encoder
     from bulkformer_tl.tl._input import ModelInput
     from bulkformer_tl.tl._network_input import Regulators
     from bulkformer_tl.tl._network_weights import Weights
 
-    AnyModel = BulkFormer | Geneformer | BioFormer | str | Path
+    AnyModel = Encoder | str | Path
     Method = Literal["attention", "cosine", "coexpression"]
 
 logger = logging.getLogger(__name__)
