@@ -25,6 +25,7 @@ TASKS = {
     "tl.differential_expression",
     "tl.drug_response",
     "tl.essentiality",
+    "tl.finetune",
     "tl.network",
     "tl.perturb",
     "tl.perturbation_response",

@@ -7,6 +7,7 @@ its parameters in ``uns[key]["params"]``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 COEXPRESSION = "coexpression"
 DIFFERENTIAL_EXPRESSION = "differential_expression"
@@ -149,26 +150,35 @@ class ImputeKeys:
 
 
 @dataclass(frozen=True)
-class ClassifyKeys:
-    """Slots of :func:`bulkformer_tl.tl.classify`; ``name`` starts those of the samples."""
+class _OfLabel:
+    """Slots that are named after a label; ``name`` starts those of the samples, or genes."""
 
+    prefix: ClassVar[str]
+    axis: ClassVar[str] = "obs"
     key: str
     name: str
 
     @classmethod
-    def of(cls, label: str, key_added: str | None) -> ClassifyKeys:
+    def of(cls, label: str, key_added: str | None) -> Self:
         """Name slots after the label, or after ``key_added`` where it is given."""
-        return cls(f"classify_{label}", label) if key_added is None else cls(key_added, key_added)
+        return cls(f"{cls.prefix}_{label}", label) if key_added is None else cls(key_added, key_added)
 
     @property
     def prediction(self) -> str:
-        """Predicted class."""
-        return f"obs/{self.name}_pred"
+        """Predicted class or number."""
+        return f"{self.axis}/{self.name}_pred"
 
     @property
     def probabilities(self) -> str:
         """Calibrated probabilities, one column per class."""
-        return f"obsm/{self.name}_proba"
+        return f"{self.axis}m/{self.name}_proba"
+
+
+@dataclass(frozen=True)
+class ClassifyKeys(_OfLabel):
+    """Slots of :func:`bulkformer_tl.tl.classify`; ``name`` starts those of the samples."""
+
+    prefix: ClassVar[str] = "classify"
 
     @property
     def outlier(self) -> str:
@@ -177,26 +187,11 @@ class ClassifyKeys:
 
 
 @dataclass(frozen=True)
-class ClassifyGenesKeys:
+class ClassifyGenesKeys(_OfLabel):
     """Slots of :func:`bulkformer_tl.tl.classify_genes`; ``name`` starts those of the genes."""
 
-    key: str
-    name: str
-
-    @classmethod
-    def of(cls, label: str, key_added: str | None) -> ClassifyGenesKeys:
-        """Name slots after the label, or after ``key_added`` where it is given."""
-        return cls(f"classify_genes_{label}", label) if key_added is None else cls(key_added, key_added)
-
-    @property
-    def prediction(self) -> str:
-        """Predicted class."""
-        return f"var/{self.name}_pred"
-
-    @property
-    def probabilities(self) -> str:
-        """Calibrated probabilities, one column per class."""
-        return f"varm/{self.name}_proba"
+    prefix: ClassVar[str] = "classify_genes"
+    axis: ClassVar[str] = "var"
 
 
 @dataclass(frozen=True)
@@ -207,21 +202,10 @@ class CompareKeys:
 
 
 @dataclass(frozen=True)
-class RegressKeys:
+class RegressKeys(_OfLabel):
     """Slots of :func:`bulkformer_tl.tl.regress`; ``name`` starts those of the samples."""
 
-    key: str
-    name: str
-
-    @classmethod
-    def of(cls, target: str, key_added: str | None) -> RegressKeys:
-        """Name slots after the target, or after ``key_added`` where it is given."""
-        return cls(f"regress_{target}", target) if key_added is None else cls(key_added, key_added)
-
-    @property
-    def prediction(self) -> str:
-        """Predicted number."""
-        return f"obs/{self.name}_pred"
+    prefix: ClassVar[str] = "regress"
 
     @property
     def matrix(self) -> str:
@@ -326,6 +310,19 @@ class EssentialityKeys:
     def prediction(self) -> str:
         """Predicted effect, genes as columns of ``var``."""
         return f"layers/{self.key}_pred"
+
+
+@dataclass(frozen=True)
+class FinetuneKeys:
+    """Slots of :func:`bulkformer_tl.tl.finetune` and :func:`bulkformer_tl.tl.predict`, by name of the target."""
+
+    key: str = "finetune"
+
+    def slots(self, name: str, kind: str) -> list[str]:
+        """What is written of a target of some kind: predictions, and where there are classes probabilities."""
+        where = ("var", "varm") if kind == "genes" else ("obs", "obsm")
+        first = f"{where[0]}/{self.key}_{name}_{'risk' if kind == 'survival' else 'pred'}"
+        return [first, f"{where[1]}/{self.key}_{name}_proba"] if kind in {"class", "genes"} else [first]
 
 
 @dataclass(frozen=True)

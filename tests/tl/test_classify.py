@@ -13,8 +13,9 @@ from sklearn.preprocessing import StandardScaler
 import bulkformer_tl as bf
 from bulkformer_tl.metrics import Protocol, auroc, compare, k_fold
 from bulkformer_tl.metrics._paper import TASKS
+from bulkformer_tl.metrics._temperature import fit_temperature, sharpen
 from bulkformer_tl.tl import _untrained
-from bulkformer_tl.tl._calibrate import conformal_width, far_from_training, fit_temperature, sharpen
+from bulkformer_tl.tl._calibrate import conformal_width, far_from_training
 
 #: Few resamples, no search for near-duplicates, the trivial baseline and one that reads expression.
 QUICK = Protocol(n_splits=3, n_bootstrap=100, duplicates=None, baselines=("majority", "pca"))

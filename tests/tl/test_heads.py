@@ -170,7 +170,7 @@ def rewrite(folder, edit=None, arrays=None, data=None):
     ("edit", "message"),
     [
         (lambda f: f.update(format=2), "has the format 2; this version reads 1"),
-        (lambda f: f.pop("sha256"), "does not describe a head"),
+        (lambda f: f.pop("sha256"), "does not describe a fitted head"),
         (lambda f: f["facts"].update(kind="pickle"), "kind 'pickle' cannot consist of"),
         (lambda f: f["facts"].update(link="identity"), "the link 'identity'"),
         (lambda f: f["facts"].update(classes=["a", "a", "c"]), "no .linear. head .* 3 classes, the link"),
@@ -226,6 +226,6 @@ def test_other_folders_are_left_alone(saved, tmp_path):
     head.save(saved)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("text")
-    with pytest.raises(FileExistsError, match="holds something else than a head"):
+    with pytest.raises(FileExistsError, match="holds something else than a fitted head"):
         head.save(tmp_path / "mine")
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["thesis.txt"]

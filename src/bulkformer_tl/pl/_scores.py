@@ -68,7 +68,13 @@ BASELINE, REPRESENTATION = "#7f7f7f", OKABE_ITO[0]
 
 
 def scores(
-    adata: AnnData, key: str, *, metric: str | None = None, axis: str | None = None, ax: Axes | None = None
+    adata: AnnData,
+    key: str,
+    *,
+    metric: str | None = None,
+    axis: str | None = None,
+    target: str | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the scores of representations above those of the baselines.
 
@@ -83,6 +89,8 @@ def scores(
         Score to draw; ``None`` takes the first of the table, AUROC or Pearson's r.
     axis
         Axis of the score, where the table has several, such as ``"per_drug"``; ``None`` takes the first.
+    target
+        Which target, after :func:`bulkformer_tl.tl.finetune`; ``None`` takes the first.
     ax
         Axes to draw on. ``None`` makes a new figure.
 
@@ -95,9 +103,9 @@ def scores(
     Raises
     ------
     KeyError
-        If there is no such table, score or axis.
+        If there is no such table, score, axis or target.
     """
-    table, baselines = read_scores(adata, key, metric)
+    table, baselines = read_scores(adata, key, metric, target)
     table = _along(table, key, axis)
     name = str(table["metric"].iloc[0])
     less = name in LESS_IS_BETTER
@@ -124,7 +132,7 @@ def scores(
         yticklabels=table["representation"].tolist(),
         ylim=(len(table) - 0.5, -0.5),
         xlabel=label if len(label) < WIDE else label.replace(" (", "\n(", 1),
-        title=f"{key}, {int(table['n'].iloc[0]):,} {UNITS.get(str(table['axis'].iloc[0]), 'samples')}",
+        title=f"{_title(key, table)}, {int(table['n'].iloc[0]):,} {UNITS.get(str(table['axis'].iloc[0]), 'samples')}",
     )
     axes.title.set_fontsize("medium")
     for tick, grey in zip(axes.get_yticklabels(), is_baseline, strict=True):
@@ -132,6 +140,10 @@ def scores(
         tick.set_fontstyle("italic" if grey else "normal")
     axes.spines[["top", "right"]].set_visible(False)
     return axes
+
+
+def _title(key: str, table: pd.DataFrame) -> str:
+    return f"{key}, {table['target'].iloc[0]}" if "target" in table else key
 
 
 def _along(table: pd.DataFrame, key: str, axis: str | None) -> pd.DataFrame:
@@ -149,7 +161,9 @@ def _best(means: Any, *, less: bool) -> float | None:
     return float(known.min() if less else known.max())
 
 
-def read_scores(adata: AnnData, key: str, metric: str | None) -> tuple[pd.DataFrame, list[str]]:
+def read_scores(
+    adata: AnnData, key: str, metric: str | None, target: str | None = None
+) -> tuple[pd.DataFrame, list[str]]:
     """Return the rows of one score, and which of the representations are baselines.
 
     Raises
@@ -167,6 +181,12 @@ def read_scores(adata: AnnData, key: str, metric: str | None) -> tuple[pd.DataFr
         message = f"adata.uns[{key!r}] has no scores of representations; no label was known to score"
         raise KeyError(message)
     table: pd.DataFrame = entry["scores"]
+    targets = list(dict.fromkeys(table["target"].astype(str))) if "target" in table else []
+    if target is not None and target not in targets:
+        message = f"adata.uns[{key!r}] has no target {target!r}; choose among {targets}"
+        raise KeyError(message)
+    if targets:
+        table = table[table["target"] == (target or targets[0])]
     known = list(dict.fromkeys(table["metric"].astype(str)))
     wanted = known[0] if metric is None else metric
     if wanted not in known:

@@ -9,6 +9,7 @@ from bulkformer_tl.tl._drug_response import drug_response
 from bulkformer_tl.tl._embed import embed
 from bulkformer_tl.tl._enrich import enrich
 from bulkformer_tl.tl._essentiality import essentiality
+from bulkformer_tl.tl._finetune import finetune
 from bulkformer_tl.tl._fuse import fuse
 from bulkformer_tl.tl._gene_embeddings import gene_embeddings
 from bulkformer_tl.tl._gene_modules import gene_modules
@@ -25,6 +26,7 @@ from bulkformer_tl.tl._perturb_states import States
 from bulkformer_tl.tl._perturbation_features import gene_features
 from bulkformer_tl.tl._perturbation_head import PerturbationHead
 from bulkformer_tl.tl._perturbation_response import perturbation_response
+from bulkformer_tl.tl._predict import predict
 from bulkformer_tl.tl._regress import regress
 from bulkformer_tl.tl._score_imputation import score_imputation
 from bulkformer_tl.tl._survival import survival
@@ -48,6 +50,7 @@ __all__ = [
     "embed",
     "enrich",
     "essentiality",
+    "finetune",
     "fitted_head",
     "fuse",
     "gene_embeddings",
@@ -59,6 +62,7 @@ __all__ = [
     "network_graph",
     "perturb",
     "perturbation_response",
+    "predict",
     "regress",
     "score_imputation",
     "survival",

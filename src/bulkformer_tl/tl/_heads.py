@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata, get_params, is_mudata
-from bulkformer_tl.tl._calibrate import sharpen
+from bulkformer_tl._kept_files import KeptHead, of_entry
+from bulkformer_tl.metrics._temperature import sharpen
 from bulkformer_tl.tl._extract import KEPT, check_arrays, forward
-from bulkformer_tl.tl._head_files import KeptHead, of_entry
 from bulkformer_tl.tl._head_input import head_matrix
 from bulkformer_tl.tl._matrix_head import TASK as MATRIX
 from bulkformer_tl.tl._matrix_head import MatrixHead
@@ -20,6 +20,7 @@ from bulkformer_tl.tl._pair_heads import PairHead
 from bulkformer_tl.tl._patients import RISK_GROUPS, read_strata
 from bulkformer_tl.tl._perturbation_head import TASK as PERTURBATION
 from bulkformer_tl.tl._perturbation_head import PerturbationHead
+from bulkformer_tl.train import Adapter
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,6 +38,8 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "genes": list,
     "calibration": (int, float),
 }
+#: What :func:`bulkformer_tl.tl.finetune` notes.
+FINETUNE = "finetune"
 TASKS = ("classification", "regression", "survival")
 #: What those of a survival head say beside: the column of strata, empty if there are none, and their names.
 OF_SURVIVAL: dict[str, type | tuple[type, ...]] = {"strata": str, "levels": list}
@@ -158,7 +161,7 @@ class Head(KeptHead):
         return np.asarray(codes, dtype=np.intp)
 
 
-def fitted_head(adata: AnnData, key: str) -> Head | MatrixHead | PairHead | PerturbationHead:
+def fitted_head(adata: AnnData, key: str) -> Head | MatrixHead | PairHead | PerturbationHead | Adapter:
     """Return the head that a task fitted to all training samples.
 
     Parameters
@@ -166,15 +169,16 @@ def fitted_head(adata: AnnData, key: str) -> Head | MatrixHead | PairHead | Pert
     adata
         Samples after :func:`bulkformer_tl.tl.classify`, :func:`bulkformer_tl.tl.regress`,
         :func:`bulkformer_tl.tl.survival`, :func:`bulkformer_tl.tl.drug_response`,
-        :func:`bulkformer_tl.tl.essentiality` or :func:`bulkformer_tl.tl.perturbation_response`; also when
-        read back from a file.
+        :func:`bulkformer_tl.tl.essentiality`, :func:`bulkformer_tl.tl.perturbation_response` or
+        :func:`bulkformer_tl.tl.finetune`; also when read back from a file.
     key
         Name of the result, such as ``"classify_disease"``.
 
     Returns
     -------
     The head of the latest run under that name, fitted to all labelled samples (or to the reference): a :class:`Head`,
-    a :class:`MatrixHead` of a matrix, a :class:`PairHead` of drugs or genes, or a :class:`PerturbationHead`.
+    a :class:`MatrixHead` of a matrix, a :class:`PairHead` of drugs or genes, a :class:`PerturbationHead`, or the
+    :class:`~bulkformer_tl.train.Adapter` of an encoder.
 
     Raises
     ------
@@ -196,6 +200,8 @@ def fitted_head(adata: AnnData, key: str) -> Head | MatrixHead | PairHead | Pert
     """
     check_anndata(adata, or_mudata=True)
     params = get_params(adata, key)
+    if params.get("task") == FINETUNE:
+        return _adapter(adata, key)
     if params.get("task") not in (*TASKS, *PAIR_TASKS, MATRIX, PERTURBATION):
         message = f"adata.uns[{key!r}] is no result of bf.tl.classify, bf.tl.regress or bf.tl.survival; call one first"
         raise KeyError(message)
@@ -209,6 +215,14 @@ def fitted_head(adata: AnnData, key: str) -> Head | MatrixHead | PairHead | Pert
         PERTURBATION: PerturbationHead,
     }
     return of_entry(kinds.get(params["task"], Head), entry["head"])
+
+
+def _adapter(adata: AnnData, key: str) -> Adapter:
+    entry: Any = adata.uns[key]
+    if "adapter" not in entry:
+        message = f"the adapter of {key!r} was written to a folder (output=); bf.train.Adapter.load(folder) reads it"
+        raise ValueError(message)
+    return of_entry(Adapter, entry["adapter"])
 
 
 def _check_facts(facts: dict[str, Any]) -> None:

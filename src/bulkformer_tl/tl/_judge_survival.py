@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bulkformer_tl._kept_files import as_entry
 from bulkformer_tl.metrics import evaluation_times
 from bulkformer_tl.metrics._baselines import DEFAULT
 from bulkformer_tl.tl._extract import extract
-from bulkformer_tl.tl._head_files import as_entry
 from bulkformer_tl.tl._heads import Head
 from bulkformer_tl.tl._judge import hash_run, plan_params
 from bulkformer_tl.tl._patients import followed_samples

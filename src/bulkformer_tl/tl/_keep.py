@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bulkformer_tl._kept_files import as_entry
 from bulkformer_tl.tl._extract import KEPT, extract
-from bulkformer_tl.tl._head_files import as_entry
 from bulkformer_tl.tl._heads import Head
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata, is_mudata
+from bulkformer_tl._kept_files import KeptHead
 from bulkformer_tl.tl._extract import LAYOUT, check_arrays, extract, forward
-from bulkformer_tl.tl._head_files import KeptHead
 from bulkformer_tl.tl._head_input import head_matrix
 from bulkformer_tl.tl._mudata import as_anndata
 

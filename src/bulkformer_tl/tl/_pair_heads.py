@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata, is_mudata
-from bulkformer_tl.tl._head_files import KeptHead
+from bulkformer_tl._kept_files import KeptHead
 from bulkformer_tl.tl._head_input import head_matrix
 from bulkformer_tl.tl._mudata import as_anndata
 from bulkformer_tl.tl._pair_features import FINGERPRINT, read_features

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bulkformer_tl._kept_files import as_entry
 from bulkformer_tl.metrics._matrix import compare_matrices, draw_weights
 from bulkformer_tl.metrics._paper import paper_protocol, resolve_protocol
 from bulkformer_tl.tl._columns import check_covariates, covariate_matrix
-from bulkformer_tl.tl._head_files import as_entry
 from bulkformer_tl.tl._judge import OF_HEAD, _better, _corpus, merged, report_score
 from bulkformer_tl.tl._pair_heads import PairHead
 from bulkformer_tl.tl._pair_mlp import make_mlp

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata
-from bulkformer_tl.tl._head_files import KeptHead
+from bulkformer_tl._kept_files import KeptHead
 from bulkformer_tl.tl._head_input import head_matrix
 from bulkformer_tl.tl._perturbation_features import KINDS, Features
 from bulkformer_tl.tl._perturbation_model import HEADS, Dose, design, forward_response

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bulkformer_tl._anndata import check_anndata, check_slots, copied, write_results
+from bulkformer_tl._kept_files import as_entry
 from bulkformer_tl._keys import ResponseKeys
 from bulkformer_tl.metrics import Protocol
 from bulkformer_tl.metrics._paper import resolve_protocol
 from bulkformer_tl.tl._columns import covariate_matrix
-from bulkformer_tl.tl._head_files import as_entry
 from bulkformer_tl.tl._judge import report_score
 from bulkformer_tl.tl._mudata import takes_mudata
 from bulkformer_tl.tl._perturbation_features import read_features

@@ -13,7 +13,8 @@ from bulkformer_tl.metrics import Split, baseline, inner_folds
 from bulkformer_tl.metrics._baselines import RECIPES
 from bulkformer_tl.metrics._fit import _choose
 from bulkformer_tl.metrics._heads import grid_of
-from bulkformer_tl.tl._calibrate import conformal_width, far_from_training, fit_temperature, sharpen
+from bulkformer_tl.metrics._temperature import fit_temperature, sharpen
+from bulkformer_tl.tl._calibrate import conformal_width, far_from_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from bulkformer_tl._anndata import check_anndata, check_slots, copied, write_results
+from bulkformer_tl._kept_files import as_entry
 from bulkformer_tl._progress import Progress
 from bulkformer_tl.metrics import Split, inner_folds
 from bulkformer_tl.metrics._fit import _choose
 from bulkformer_tl.metrics._heads import grid_of
 from bulkformer_tl.metrics._matrix import compare_matrices, draw_weights
 from bulkformer_tl.tl._extract import KEPT
-from bulkformer_tl.tl._head_files import as_entry
 from bulkformer_tl.tl._judge import _better, fingerprint, merged, prepare, report_score
 from bulkformer_tl.tl._matrix_head import TASK, Part, make_matrix_head
 from bulkformer_tl.tl._matrix_target import matrix_columns

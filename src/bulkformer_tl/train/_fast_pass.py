@@ -130,6 +130,20 @@ def hidden_distribution(
     return predicted, _over_rows(deviation, vectors, network.config.dim, switches)
 
 
+def gene_vectors(network: Encoder, values: Tensor, observed: Tensor, *, switches: Switches = ALL) -> Tensor:
+    """Return gene vectors (N, G, D) as the network itself does, differentiably, for a head of another kind.
+
+    Parameters are those of :func:`hidden_predictions`; nothing is hidden.
+    """
+    if not isinstance(network, PaperNetwork | LatestNetwork):
+        vectors: Tensor = network(values, observed)
+        return vectors
+    everything = torch.ones_like(observed)
+    if isinstance(network, PaperNetwork):
+        return _paper_vectors(network, values, observed, everything, switches).view(*values.shape, -1)
+    return _latest_vectors(network, values, observed, everything, switches).view(*values.shape, -1)
+
+
 def _shown(values: Tensor, observed: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
     shown = observed & ~hidden
     return torch.where(shown, values, 0.0), shown

@@ -1,4 +1,4 @@
-"""Fitted heads in ``uns`` and in a folder: arrays and facts, without pickle, read back with every check."""
+"""What was fitted, in ``uns`` and in a folder: arrays and facts, without pickle, read back with every check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = 1
-FACTS, ARRAYS = "head.json", "head.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
 class KeptHead:
-    """What any fitted head is: facts and arrays, which whoever inherits checks.
+    """What anything fitted is: facts and arrays, which whoever inherits checks.
 
     Parameters
     ----------
@@ -35,31 +34,34 @@ class KeptHead:
         Its weights.
     """
 
+    #: What it is called, in messages and in the names of its files.
+    what: ClassVar[str] = "head"
+
     facts: dict[str, Any]
     arrays: dict[str, NDArray[Any]] = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse facts and arrays that do not make up such a head."""
+        """Refuse facts and arrays that do not belong together."""
         raise NotImplementedError
 
     def save(self, path: str | Path) -> None:
-        """Write the head to a folder: ``head.safetensors`` and ``head.json`` with its SHA-256.
+        """Write it to a folder: a safetensors file, and a JSON file with its SHA-256, named after what it is.
 
         Parameters
         ----------
         path
-            Folder; made if it is not there. Files of an earlier head in it are replaced.
+            Folder; made if it is not there. Files of an earlier one of its kind are replaced.
 
         Raises
         ------
         FileExistsError
             If it is there and holds something else.
         """
-        _write(path, self.facts, self.arrays)
+        _write(path, self.what, self.facts, self.arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a head that :meth:`save` wrote.
+        """Read what :meth:`save` wrote.
 
         Parameters
         ----------
@@ -68,16 +70,16 @@ class KeptHead:
 
         Returns
         -------
-        The head; its predictions are equal bit for bit.
+        What was saved; its predictions are equal bit for bit.
 
         Raises
         ------
         FileNotFoundError
             If a file is not there.
         ValueError
-            If a file was cut or changed, or is no such head.
+            If a file was cut or changed, or holds something else.
         """
-        return cls(*_read(path))
+        return cls(*_read(path, cls.what))
 
 
 def as_entry(head: KeptHead) -> dict[str, Any]:
@@ -91,15 +93,19 @@ def of_entry[K: KeptHead](kind: type[K], stored: Mapping[str, Any]) -> K:
     return kind(json.loads(str(stored["facts"])), arrays)
 
 
-def _write(path: str | Path, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+def _names(what: str) -> tuple[str, str]:
+    return f"{what}.json", f"{what}.safetensors"
+
+
+def _write(path: str | Path, what: str, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     from safetensors.numpy import save
 
-    folder = Path(path)
-    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - {FACTS, ARRAYS}):
-        message = f"{folder} exists and holds something else than a head; name another folder"
+    folder, (facts_name, arrays_name) = Path(path), _names(what)
+    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - {facts_name, arrays_name}):
+        message = f"{folder} exists and holds something else than a fitted {what}; name another folder"
         raise FileExistsError(message)
     folder.mkdir(parents=True, exist_ok=True)
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    data = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     described = {
         "format": FORMAT,
         "package": "bulkformer_tl",
@@ -109,34 +115,34 @@ def _write(path: str | Path, facts: Mapping[str, Any], arrays: Mapping[str, NDAr
         "bytes": len(data),
         "facts": dict(facts),
     }
-    for name, content in ((ARRAYS, data), (FACTS, json.dumps(described, indent=1).encode())):
+    for name, content in ((arrays_name, data), (facts_name, json.dumps(described, indent=1).encode())):
         with replacing(folder / name) as unfinished:
             unfinished.write_bytes(content)
 
 
-def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _read(path: str | Path, what: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    folder = Path(path)
-    for name in (FACTS, ARRAYS):
+    folder, (facts_name, arrays_name) = Path(path), _names(what)
+    for name in (facts_name, arrays_name):
         if not (folder / name).is_file():
-            message = f"{folder} holds no {name}; name the folder that save() of a head wrote"
+            message = f"{folder} holds no {name}; name the folder that save() of a fitted {what} wrote"
             raise FileNotFoundError(message)
-    known = _read_facts(folder / FACTS)
-    data = (folder / ARRAYS).read_bytes()
+    known = _read_facts(folder / facts_name, what)
+    data = (folder / arrays_name).read_bytes()
     if len(data) != known["bytes"] or hashlib.sha256(data).hexdigest() != known["sha256"]:
-        message = f"{folder / ARRAYS} is not the file that {FACTS} describes: it was cut or changed"
+        message = f"{folder / arrays_name} is not the file that {facts_name} describes: it was cut or changed"
         raise ValueError(message)
     try:
         arrays = load(data)
     except SafetensorError as error:
-        message = f"{folder / ARRAYS} is no safetensors file: {error}"
+        message = f"{folder / arrays_name} is no safetensors file: {error}"
         raise ValueError(message) from error
     return known["facts"], arrays
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
+def _read_facts(path: Path, what: str) -> dict[str, Any]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -144,7 +150,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise ValueError(message) from error
     kinds = {"format": int, "sha256": str, "bytes": int, "facts": dict}
     if not isinstance(known, dict) or any(not isinstance(known.get(name), kind) for name, kind in kinds.items()):
-        message = f"{path} does not describe a head; it needs {sorted(kinds)}"
+        message = f"{path} does not describe a fitted {what}; it needs {sorted(kinds)}"
         raise ValueError(message)
     if known["format"] != FORMAT:
         message = f"{path} has the format {known['format']}; this version reads {FORMAT}, update bulkformer-tl"
