@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,11 @@ Renamed = Mapping[str, str] | str | Path
 
 PAD, MASK, CLS, EOS = "<pad>", "<mask>", "<cls>", "<eos>"
 SPECIALS = (PAD, MASK, CLS, EOS)
+
+Version = Literal["V1", "V2"]
+#: Tokens of a sample at most, specials included, and the specials of each version.
+CONTEXT = {"V1": 2048, "V2": 4096}
+SPECIALS_OF = {"V1": SPECIALS[:2], "V2": SPECIALS}
 
 #: Least share of the tokens that need a median.
 LEAST_SHARE = 0.5

@@ -135,8 +135,8 @@ def test_imputation_needs_another_model(adata, model):
         bf.tl.score_imputation(adata, model=model, layer="counts")
 
 
-def test_training_starts_elsewhere(adata, model, tmp_path):
-    with pytest.raises(ValueError, match="training goes on from a BulkFormer"):
+def test_training_goes_on_in_its_own_family(adata, model, tmp_path):
+    with pytest.raises(ValueError, match="the configuration of 'g3'; pass family='geneformer'"):
         bf.train.pretrain(adata, out=tmp_path / "run", start=model)
 
 

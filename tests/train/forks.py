@@ -23,12 +23,13 @@ def run(request):
     os.environ.update(request["environment"])
     torch.set_num_threads(1)
     given = request["run"]
-    edges, weights = given.pop("graph")
+    if "graph" in given:
+        edges, weights = given["graph"]
+        given["graph"] = np.array(edges), np.array(weights, dtype=np.float32)
     bf.train.pretrain(
         given.pop("corpus"),
         bf.train.PretrainConfig.from_dict(given.pop("config")),
         vocabulary=GeneVocabulary(np.array(given.pop("vocabulary"), dtype=str), name="sixty"),
-        graph=(np.array(edges), np.array(weights, dtype=np.float32)),
         **given,
     )
 

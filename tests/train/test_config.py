@@ -52,7 +52,10 @@ def test_schedule(decay):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"family": "g1"}, r"family must be one of \['g2', 'g3', 'bioformer'\] to be pretrained, found 'g1'"),
+        (
+            {"family": "g1"},
+            r"family must be one of \['g2', 'g3', 'bioformer', 'geneformer'\] to be pretrained, found 'g1'",
+        ),
         ({"objective": "mae"}, "objective must be one of"),
         ({"precision": "16"}, "precision must be"),
         ({"compile": True}, "torch compiles the network's own modules.*pass fast=False"),

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", "out", type=PATH, required=True, help="Folder of the model, and of what leads to it.")
 @click.option("--config", "config_file", type=PATH, help="YAML or JSON: what to train and how; defaults otherwise.")
 @click.option("--vocabulary", metavar="NAME|FILE", shell_complete=complete_models,
-              help="Genes of the model: a genes file (csv), or a model that has them.")  # fmt: skip
+              help="Genes of the model: a genes file (csv), or a model that has them; of ranks also a dictionary "
+              "of medians (json, pkl).")  # fmt: skip
 @click.option("--graph", type=PATH, help="Gene graph on them, as `bulkformer graph` writes it (.safetensors).")
 @click.option("--start", metavar="NAME|FOLDER", shell_complete=complete_models,
               help="A model to go on from, with its genes and its graph.")  # fmt: skip
@@ -54,7 +55,8 @@ def pretrain(
 ) -> Answer:
     """Train a model on the studies IN, h5ad or zarr with what its family reads.
 
-    That is ln(TPM+1), or raw counts for a family of bins ("family: bioformer" in the configuration).
+    That is ln(TPM+1), or raw counts for families of bins and ranks ("family: bioformer" or "geneformer" in the
+    configuration), which have no graph.
 
     IN may be larger than memory and may measure different genes. Whole studies are left out and scored; the weights
     that predict them best are written to OUT as a model that --model of other commands takes. The same command goes on

@@ -26,6 +26,8 @@ PREFIX = "geneformer:"
 EXTRA = "geneformer"
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+#: How a model of the user's own was trained.
+_TRAINING = "training.json"
 #: Names under which dictionaries are published, and under which we write them.
 _NAMES = {
     "tokens": ("token_dictionary*", "token_dictionary.json"),
@@ -129,7 +131,7 @@ def load_geneformer(
         name=f"{PREFIX}{folder.resolve().name}",
         emb_layer=emb_layer,
         checksum=sha256(weights),
-        provenance={"source": str(source), "quantize": quantize or ""},
+        provenance={"source": str(source), "quantize": quantize or "", **_training(folder)},
     )
     return model.to(device)
 
@@ -170,6 +172,9 @@ def write_geneformer(model: Geneformer, folder: Path) -> None:
     config = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
     config |= {name: getattr(model.config, name) for name in _FIELDS}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if "training" in model.provenance:
+        stated = json.dumps({"training": model.provenance["training"]}, indent=2)
+        (folder / _TRAINING).write_text(stated + "\n", encoding="utf-8")
     dictionary = model.dictionary
     medians = dict(zip(dictionary.ids.tolist(), dictionary.medians.tolist(), strict=True))
     write_dictionary(folder / _NAMES["tokens"][1], dictionary.numbered)
@@ -208,6 +213,13 @@ def _folder(source: str | Path) -> Path:
         cache_dir=settings.cache_dir / "hub",
     )
     return Path(place) / found["folder"]
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    """Return how a model was trained, if it says so."""
+    path = folder / _TRAINING
+    stated = read_json(path) if path.is_file() else {}
+    return {"training": stated["training"]} if isinstance(stated.get("training"), dict) else {}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

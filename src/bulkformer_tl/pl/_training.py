@@ -30,8 +30,8 @@ def training(history: pd.DataFrame | str | Path, *, ax: Axes | None = None) -> A
     Returns
     -------
     The axes: the mean training loss since the last validation, the loss in left-out studies, that of the simplest
-    prediction there (of expression each gene's mean, of bins how often each occurs), and a mark at the weights that are
-    kept.
+    prediction there (of expression each gene's mean, of bins and ranks how often each occurs), and a mark at the
+    weights that are kept.
 
     Raises
     ------

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from bulkformer_tl._turned import ByGene
     from bulkformer_tl._vocabulary import Identifiers
-    from bulkformer_tl.pp._by_gene import ByGene
 
 logger = logging.getLogger(__name__)
 

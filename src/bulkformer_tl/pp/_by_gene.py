@@ -1,35 +1,31 @@
-"""A table turned on its side in a temporary file, for what needs all samples of a gene at once."""
+"""Tables turned to genes, each below the other."""
 
 from __future__ import annotations
 
-import errno
-import shutil
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bulkformer_tl._anndata import row_blocks
 from bulkformer_tl._progress import Progress
+from bulkformer_tl._turned import turned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
-    type ByGene = np.memmap[Any, np.dtype[np.float64]]
+    from bulkformer_tl._turned import ByGene
 
 #: Samples that are written together, so that a gene gets whole pages.
 BLOCK_ROWS = 1024
 
 
-@contextmanager
-def by_gene(matrices: Sequence[Any], columns: Sequence[NDArray[np.int64]], n_genes: int) -> Iterator[ByGene]:
+def by_gene(
+    matrices: Sequence[Any], columns: Sequence[NDArray[np.int64]], n_genes: int
+) -> AbstractContextManager[ByGene]:
     """Write tables below each other into a temporary file in which a gene's values lie side by side.
-
-    The file lies where :mod:`tempfile` puts it (``TMPDIR``) and is removed at the end.
 
     Parameters
     ----------
@@ -40,44 +36,28 @@ def by_gene(matrices: Sequence[Any], columns: Sequence[NDArray[np.int64]], n_gen
     n_genes
         Number of genes G.
 
-    Yields
-    ------
-    Values, (G, N), float64; ``NaN`` where a table has no such gene.
-
-    Raises
-    ------
-    OSError
-        If there is no room for the file.
+    Returns
+    -------
+    A context whose values are (G, N), float64; ``NaN`` where a table has no such gene. See
+    ``turned``.
     """
     n_samples = sum(matrix.shape[0] for matrix in matrices)
-    with TemporaryDirectory(prefix="bulkformer_tl-") as folder, Progress(n_samples, "turning to genes") as progress:
-        _check_room(folder, 8 * n_genes * n_samples)
-        values = np.memmap(Path(folder) / "by_gene", dtype=np.float64, mode="w+", shape=(n_genes, n_samples))
-        try:
-            start = 0
-            for matrix, genes in zip(matrices, columns, strict=True):
-                known = genes >= 0
-                for rows, block in row_blocks(matrix, dtype=np.float64, size=BLOCK_ROWS):
-                    turned = np.full((n_genes, len(block)), np.nan)
-                    turned[genes[known]] = block.T[known]
-                    values[:, start + rows.start : start + rows.stop] = turned
-                    progress.update(len(block))
-                start += matrix.shape[0]
-            yield values
-        finally:
-            # an open map keeps its file on some systems
-            del values
+    return turned(_blocks(matrices, columns, n_genes, n_samples), n_genes=n_genes, n_samples=n_samples)
 
 
-def _check_room(folder: str, needed: int) -> None:
-    """Refuse a disk without room: writing to a map beyond it would end the process."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        message = (
-            f"a temporary file of {needed / 2**30:.1f} GiB is needed, and {Path(folder).parent} has "
-            f"{free / 2**30:.1f} GiB left; set TMPDIR to a folder of a larger disk"
-        )
-        raise OSError(errno.ENOSPC, message)
+def _blocks(
+    matrices: Sequence[Any], columns: Sequence[NDArray[np.int64]], n_genes: int, n_samples: int
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    start = 0
+    with Progress(n_samples, "turning to genes") as progress:
+        for matrix, genes in zip(matrices, columns, strict=True):
+            known = genes >= 0
+            for rows, block in row_blocks(matrix, dtype=np.float64, size=BLOCK_ROWS):
+                found = np.full((len(block), n_genes), np.nan)
+                found[:, genes[known]] = block[:, known]
+                yield slice(start + rows.start, start + rows.stop), found
+                progress.update(len(block))
+            start += matrix.shape[0]
 
 
 def rank(values: ByGene, studies: Sequence[NDArray[np.int64]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from bulkformer_tl._anndata import check_slots, copied, get_matrix, sparse_blocks, write_results
 from bulkformer_tl._keys import RANK, RankKeys
 from bulkformer_tl._progress import Progress
-from bulkformer_tl._rank_vocabulary import CLS, EOS, PAD, SPECIALS, RankVocabulary
+from bulkformer_tl._rank_vocabulary import CLS, CONTEXT, EOS, PAD, SPECIALS_OF, RankVocabulary, Version
 from bulkformer_tl.encodings import RankTable, rank_genes
 from bulkformer_tl.pp._identifiers import resolve_identifiers
 from bulkformer_tl.pp._rank_input import Look, library_sizes
@@ -29,13 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Version = Literal["V1", "V2"]
-
 #: Samples that are read together: few enough to stay in the processor's cache.
 BLOCK = 8
-
-#: Tokens of a sample at most, specials included.
-CONTEXT = {"V1": 2048, "V2": 4096}
 
 
 def rank_value_encode(
@@ -129,7 +124,7 @@ def rank_value_encode(
     check_slots(adata, key_added, [keys.tokens, keys.length, keys.truncated])
     context = _context(version, max_length)
     n_ends = 2 if version == "V2" else 0
-    vocabulary = _vocabulary(medians, tokens, renamed, specials=SPECIALS if n_ends else SPECIALS[:2])
+    vocabulary = _vocabulary(medians, tokens, renamed, specials=SPECIALS_OF[version])
     _check_specials(vocabulary, version)
     names = resolve_identifiers(adata, identifiers, layer)
     places = vocabulary.places_of(adata.var_names, names)

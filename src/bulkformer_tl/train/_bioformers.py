@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bulkformer_tl._anndata import BLOCK_ROWS
 from bulkformer_tl._modalities import modalities_of, modality_of
-from bulkformer_tl._progress import Progress
 from bulkformer_tl.encodings import find_count_fault
 from bulkformer_tl.models import BioFormer
 from bulkformer_tl.models._binning import BinReader, as_binnings
@@ -20,15 +18,12 @@ from bulkformer_tl.train._check import refuse_unless
 from bulkformer_tl.train._masks import draw_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from bulkformer_tl.models._binning import Binning
     from bulkformer_tl.train._config import PretrainConfig
     from bulkformer_tl.train._corpus import Corpus
     from bulkformer_tl.train._objectives import Objective
-    from bulkformer_tl.train._sources import Samples
 
 
 @dataclass(frozen=True)
@@ -163,21 +158,10 @@ def _codes(corpus: Corpus, categories: Any) -> NDArray[np.int64] | None:
     ).T.copy()
 
 
-def _blocks(corpus: Corpus, description: str) -> Iterator[tuple[Samples, slice, slice]]:
-    """Yield sources, their blocks of rows and these rows' places in the corpus."""
-    with Progress(len(corpus), description) as progress:
-        for samples, offset in zip(corpus.sources, corpus.offsets, strict=False):
-            for begin in range(0, samples.n_obs, BLOCK_ROWS):
-                end = min(begin + BLOCK_ROWS, samples.n_obs)
-                yield samples, slice(begin, end), slice(int(offset) + begin, int(offset) + end)
-                progress.update(end - begin)
-            samples.close()
-
-
 def _settle(corpus: Corpus, training: NDArray[np.bool_], binnings: dict[str, Binning]) -> dict[str, Binning]:
     """Check every value, and put the mean library of the training samples where it is asked for (equation 4)."""
     totals, sampled = dict.fromkeys(binnings, 0.0), dict.fromkeys(binnings, 0)
-    for samples, rows, places in _blocks(corpus, "check the corpus"):
+    for samples, rows, places in corpus.blocks("check the corpus"):
         block = samples.stored(rows.start, rows.stop)
         columns = modality_of(samples.var_names)
         for modality, binning in binnings.items():
@@ -203,7 +187,7 @@ def _count(corpus: Corpus, training: NDArray[np.bool_], n_bins: int) -> NDArray[
     """Count the bins of each feature in the training samples, (G, B)."""
     n_genes = len(corpus.vocabulary)
     counts = np.zeros(n_genes * n_bins)
-    for samples, rows, places in _blocks(corpus, "count bins"):
+    for samples, rows, places in corpus.blocks("count bins"):
         bins = samples.read(rows.start, rows.stop)[training[places]]
         measured = ~np.isnan(bins)
         entries = np.broadcast_to(np.arange(n_genes) * n_bins, bins.shape)[measured] + bins[measured].astype(np.int64)

@@ -14,8 +14,8 @@ from bulkformer_tl.train._masks import Masking
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Family = Literal["g2", "g3", "bioformer"]
-Objective = Literal["mse", "gaussian_nll", "cross_entropy"]
+Family = Literal["g2", "g3", "bioformer", "geneformer"]
+Objective = Literal["mse", "gaussian_nll", "cross_entropy", "masked_genes"]
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 #: Objectives of each family, the default first.
@@ -23,7 +23,10 @@ OBJECTIVES_OF: dict[str, tuple[Objective, ...]] = {
     "g2": ("mse", "gaussian_nll"),
     "g3": ("mse", "gaussian_nll"),
     "bioformer": ("cross_entropy",),
+    "geneformer": ("masked_genes",),
 }
+#: What is hidden where nothing else is said: 15 % of the tokens for Geneformer, as published.
+MASKING_OF = {family: Masking(0.15) if family == "geneformer" else Masking() for family in FAMILIES}
 
 
 @dataclass(frozen=True)
@@ -103,19 +106,24 @@ class PretrainConfig:
     Parameters
     ----------
     family
-        ``"g2"``, the networks of the paper, ``"g3"``, that of ``bulkformer-latest``, or ``"bioformer"``, that of the
-        BioFormers paper, which reads counts as bins.
+        ``"g2"``, the networks of the paper, ``"g3"``, that of ``bulkformer-latest``, ``"bioformer"``, that of the
+        BioFormers paper, which reads counts as bins, or ``"geneformer"``, a BERT that reads genes in the order of their
+        counts.
     network
         Sizes, as the models name them in ``model.config``; what is not given has the family's default. The second
         generation needs at least ``dim``. Those of a ``"bioformer"`` are ``n_bins``, ``dim``, ``layers``, ``heads``,
-        ``feed_forward``, ``value`` (``"table"`` or ``"linear"``), ``decoder`` and ``dropout``. Empty when training goes
-        on from a checkpoint.
+        ``feed_forward``, ``value`` (``"table"`` or ``"linear"``), ``decoder`` and ``dropout``; those of a
+        ``"geneformer"`` ``version`` (``"V1"``, or ``"V2"`` with ``<cls>`` and ``<eos>``), ``hidden_size``,
+        ``num_hidden_layers``, ``num_attention_heads``, ``intermediate_size``, ``max_position_embeddings`` (tokens of a
+        sample at most), ``hidden_act``, ``hidden_dropout_prob`` and ``attention_probs_dropout_prob``. Empty when
+        training goes on from a checkpoint.
         ``{"mean_correction": False}`` leaves out the authors' correction of the second generation's predictions by
         the mean error of the observed genes, for which every gene has to go through the last layer and the head: steps
         are faster, and more of them are needed. A checkpoint keeps its own setting.
     objective
         ``"mse"``, or ``"gaussian_nll"``, which also learns each prediction's standard deviation; of a ``"bioformer"``
-        ``"cross_entropy"`` of the hidden bins. ``None`` takes the family's first.
+        ``"cross_entropy"`` of the hidden bins, of a ``"geneformer"`` ``"masked_genes"``, cross-entropy over all tokens.
+        ``None`` takes the family's first.
     binning
         How each modality of a ``"bioformer"`` becomes bins: fields of :class:`~bulkformer_tl.models.Binning` by
         modality. What is not given: expression has value binning of samples that are scaled to the mean library of the
@@ -125,7 +133,7 @@ class PretrainConfig:
         Columns of ``obs`` that a ``"bioformer"`` reads as external tokens, by category; one that is missing in a sample
         adds nothing.
     masking
-        Which genes are hidden.
+        Which genes are hidden; ``None`` takes 5-15 % of the measured ones, of a ``"geneformer"`` 15 % of the tokens.
     optimizer
         How weights change.
     epochs
@@ -141,7 +149,7 @@ class PretrainConfig:
         Whether torch compiles the network's own modules; needs ``fast=False``. Where torch cannot, the log says so and
         the modules run as they are. Bits of a resumed run are then those of the same compiler only.
     fast
-        Whether only hidden genes go through the last layer and the head (of a ``"bioformer"``, through the head), and
+        Whether only hidden genes go through the last layer and the head (of bins and ranks, through the head), and
         attention goes through genes in blocks: the gradients of the networks' own modules, to 1e-4, in less time and
         memory. ``False`` trains these modules.
     validation
@@ -164,7 +172,8 @@ class PretrainConfig:
     objective: Objective | None = None
     binning: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     external: tuple[str, ...] = ()
-    masking: Masking = field(default_factory=Masking)
+    # never None once it is made
+    masking: Masking = None  # type: ignore[assignment]
     optimizer: Optimizer = field(default_factory=Optimizer)
     epochs: float = 20.0
     batch_size: int = 96
@@ -190,6 +199,11 @@ class PretrainConfig:
             f"objective must be one of {list(objectives)} for the family {self.family!r}, found {self.objective!r}",
         )
         object.__setattr__(self, "external", _as_tuple(self.external))
+        object.__setattr__(self, "masking", self.masking or MASKING_OF[self.family])
+        refuse_unless(
+            self.family != "geneformer" or "balanced" not in self.masking.kinds,
+            "masks of kind 'balanced' hide zeros, and a gene without counts has no token; leave it out of kinds",
+        )
         refuse_unless(
             self.family == "bioformer" or not (self.binning or self.external),
             f"binning and external are of the family 'bioformer'; leave them out for {self.family!r}",

@@ -17,7 +17,7 @@ from bulkformer_tl.train._masks import ORDER, SPLIT
 from bulkformer_tl.train._sources import Samples, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -103,6 +103,16 @@ class Corpus:
             first = int(rows[start] - self.offsets[source[start]])
             values[start:stop] = self.sources[source[start]].read(first, first + int(stop - start))
         return values
+
+    def blocks(self, description: str) -> Iterator[tuple[Samples, slice, slice]]:
+        """Yield sources, blocks of their rows and these rows' places in the corpus, with a progress bar."""
+        with Progress(len(self), description) as progress:
+            for samples, offset in zip(self.sources, self.offsets, strict=False):
+                for begin in range(0, samples.n_obs, BLOCK_ROWS):
+                    end = min(begin + BLOCK_ROWS, samples.n_obs)
+                    yield samples, slice(begin, end), slice(int(offset) + begin, int(offset) + end)
+                    progress.update(end - begin)
+                samples.close()
 
     def scan(self, training: NDArray[np.bool_]) -> Moments:
         """Check every value, say what each source measures, and return the moments of the training samples.

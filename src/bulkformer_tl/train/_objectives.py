@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bulkformer_tl.train._bioformers import Marginals
     from bulkformer_tl.train._corpus import Moments
+    from bulkformer_tl.train._geneformers import Frequencies
 
 #: Tensors of some samples; the first axis of each runs over the N samples.
 type Batch = dict[str, Tensor]
@@ -137,11 +138,45 @@ class MaskedBins:
         return per_sample(-table[gene[hidden], bins[hidden]], hidden)
 
 
+class MaskedGenes:
+    """Cross-entropy of the hidden genes of a list over all tokens, in nats (Theodoris et al. 2023).
+
+    Parameters
+    ----------
+    fast
+        Whether only hidden genes go through the head.
+    """
+
+    network: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, *, fast: bool = True) -> None:
+        self._fast = fast
+
+    def collate(self, values: NDArray[np.float32], hidden: NDArray[np.bool_]) -> Batch:
+        """Make a batch of N samples: ranks, (N, G), ``NaN`` without one, and what is hidden, (N, G), become lists."""
+        ranks, marks = torch.from_numpy(values), torch.from_numpy(hidden)
+        lengths = (~ranks.isnan()).sum(dim=1, keepdim=True)
+        genes = ranks.nan_to_num(nan=torch.inf).argsort(dim=1, stable=True)[:, : int(lengths.max())]
+        behind = torch.arange(genes.shape[1]) >= lengths
+        return {"genes": genes.masked_fill(behind, -1), "hidden": marks.gather(1, genes) & ~behind}
+
+    def losses(self, network: Any, batch: Batch) -> Tensor:
+        """See :class:`Objective`."""
+        scores, asked = network(batch["genes"], batch["hidden"], fast=self._fast)
+        return per_sample(functional.cross_entropy(scores.float(), asked, reduction="none"), batch["hidden"])
+
+    def baseline(self, batch: Batch, moments: Frequencies) -> Tensor:
+        """Return the loss of each sample, (N,), of predicting how often each gene occurs in training."""
+        table = torch.from_numpy(moments.log_probability).to(batch["genes"].device)
+        return per_sample(-table[batch["genes"][batch["hidden"]]], batch["hidden"])
+
+
 #: What ``PretrainConfig.objective`` names.
-OBJECTIVES: dict[str, type[MaskedMSE | MaskedBins]] = {
+OBJECTIVES: dict[str, type[MaskedMSE | MaskedBins | MaskedGenes]] = {
     "mse": MaskedMSE,
     "gaussian_nll": GaussianNLL,
     "cross_entropy": MaskedBins,
+    "masked_genes": MaskedGenes,
 }
 
 

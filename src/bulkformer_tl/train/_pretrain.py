@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,10 +61,13 @@ def pretrain(
 
     with ``objective="mse"``, as the authors trained, and ``"gaussian_nll"``, where the network also learns
     :math:`\sigma`, which :func:`bulkformer_tl.tl.impute` then reports. With ``family="bioformer"`` the sources hold
-    counts, which become bins, and a sample costs the mean cross-entropy of its hidden bins, in nats. Every sample has
-    the same weight, however many genes it measures. Whole studies are left out and scored after every
-    ``checkpoint_every`` steps, beside the prediction of each gene's training mean (of bins: of how often each occurs);
-    the weights that score best are kept.
+    counts, which become bins, and a sample costs the mean cross-entropy of its hidden bins, in nats. With
+    ``family="geneformer"`` counts become lists of genes (:func:`bulkformer_tl.pp.rank_value_encode`), and a sample
+    costs the mean cross-entropy of its hidden tokens over all tokens; in training 80 % of them are masked, 10 %
+    replaced by any other token and 10 % left as they are, and in left-out studies all are masked. Every sample has the
+    same weight, however many genes it measures. Whole studies are left out and scored after every
+    ``checkpoint_every`` steps, beside the prediction of each gene's training mean (of bins and tokens: of how often
+    each occurs); the weights that score best are kept.
 
     A call with the same arguments resumes a run that was interrupted, at its last checkpoint, and ends with the same
     numbers: order, masks and dropout are functions of the seed and the step. This holds bit for bit on the CPU with
@@ -77,15 +82,18 @@ def pretrain(
     config
         What to train and how; ``None`` takes the defaults, a large network.
     out
-        Folder to write to: a bundle that :func:`bulkformer_tl.models.load` reads, and below ``training`` the
+        Folder to write to: a model that :func:`bulkformer_tl.models.load` reads (a bundle, or a Geneformer as
+        published), and below ``training`` the
         configuration, ``history.csv``, TensorBoard logs and, until the run is finished, its checkpoints.
     vocabulary
         Genes of the network, in order: a vocabulary, a file, a model's name, or identifiers. ``None`` takes those of
-        ``start``.
+        ``start``. For a ``"geneformer"`` also genes to medians, as a mapping or a published dictionary (``.json`` or
+        ``.pkl``); where there are no medians, they are taken from the training samples in one pass, by a temporary file
+        of 8 bytes per sample and gene (``TMPDIR``).
     graph
         Gene graph on the vocabulary: edges (2, E), integer, receivers first, and positive weights (E,), as
         :func:`bulkformer_tl.pp.graph_edges` returns them; or the safetensors file that ``bulkformer graph`` writes.
-        ``None`` takes that of ``start``. A ``"bioformer"`` has none.
+        ``None`` takes that of ``start``. A ``"bioformer"`` and a ``"geneformer"`` have none.
     start
         A model, its name or folder to go on from, with its vocabulary and graph; ``None`` draws new weights.
     devices
@@ -108,13 +116,15 @@ def pretrain(
     Raises
     ------
     ImportError
-        If Lightning is not installed.
+        If Lightning is not installed, or transformers for a ``"geneformer"``.
     FileExistsError
         If ``out`` holds something else than a run of this function.
     FileNotFoundError
         If a source is not there.
     KeyError
         If a source lacks the layer or the study column.
+    OSError
+        If there is no room for the temporary file of the medians.
     ValueError
         If the corpus is empty, a single study, shares no gene with the vocabulary, or is not what the family reads; if
         configuration, vocabulary, graph and ``start`` do not belong together, or a binning or modality; if ``out``
@@ -164,6 +174,10 @@ class _Parts:
 
 def _kind(config: PretrainConfig) -> Any:
     """Return the module that does for a family what is its own: network, scan of the corpus, model."""
+    if config.family == "geneformer":
+        from bulkformer_tl.train import _geneformers
+
+        return _geneformers
     if config.family == "bioformer":
         from bulkformer_tl.train import _bioformers
 
@@ -185,8 +199,8 @@ def _gather(corpus: CorpusLike, config: PretrainConfig, vocabulary: Any, graph: 
             vocabulary is None and graph is None,
             f"vocabulary and graph are those of {model.name}, which training starts from; leave them out",
         )
-    graphless = config.family == "bioformer"
-    refuse_unless(not (graphless and graph is not None), "a 'bioformer' has no gene graph; leave graph= out")
+    graphless = config.family in {"bioformer", "geneformer"}
+    refuse_unless(not (graphless and graph is not None), f"a {config.family!r} has no gene graph; leave graph= out")
     refuse_unless(
         model is not None or (vocabulary is not None and (graphless or graph is not None)),
         f"a new network needs vocabulary= (its genes){'' if graphless else ' and graph=(edges, weights)'}; to go on "
@@ -201,15 +215,20 @@ def _gather(corpus: CorpusLike, config: PretrainConfig, vocabulary: Any, graph: 
         "corpus": opened.checksum,
         "graph": None if edges is None else graph_checksum(edges),
         "start": None if model is None else model.checksum,
+        "medians": _medians_checksum(genes) if config.family == "geneformer" else None,
     }
     return _Parts(opened, opened.split(config.validation, config.seed), edges, model, facts)
+
+
+def _medians_checksum(genes: GeneVocabulary) -> str | None:
+    return None if genes.medians is None else hashlib.sha256(genes.medians.astype("<f8").tobytes()).hexdigest()
 
 
 def _check_start(config: PretrainConfig, start: Any) -> None:
     """Refuse a model that cannot be trained on, or what it has already."""
     refuse_unless(
         start.family in FAMILIES,
-        f"training goes on from a BulkFormer or BioFormer, and {start.name} is of family {start.family!r}; only "
+        f"training goes on from a model of these families, and {start.name} is of family {start.family!r}; only "
         f"{list(FAMILIES)} are pretrained",
     )
     refuse_unless(
@@ -224,8 +243,12 @@ def _check_start(config: PretrainConfig, start: Any) -> None:
 
 
 def _as_vocabulary(given: Any) -> GeneVocabulary:
+    from bulkformer_tl._rank_vocabulary import SPECIALS, RankVocabulary
     from bulkformer_tl._vocabulary import GeneVocabulary, load_vocabulary, strip_version
 
+    if isinstance(given, Mapping) or (isinstance(given, str | Path) and Path(given).suffix in {".json", ".pkl"}):
+        found = RankVocabulary.of(given, specials=SPECIALS)
+        return GeneVocabulary(found.ids, name=found.name, medians=found.medians)
     if isinstance(given, GeneVocabulary | str | Path):
         return load_vocabulary(given)
     return GeneVocabulary(strip_version(list(given)), name="the vocabulary")

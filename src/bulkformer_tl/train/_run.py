@@ -39,8 +39,10 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the bundle is there."""
-        return (self.out / "manifest.json").is_file()
+        """Whether the model is there."""
+        from bulkformer_tl.models._geneformer_files import is_geneformer
+
+        return (self.out / "manifest.json").is_file() or is_geneformer(self.out)
 
     def check(self, config: PretrainConfig, facts: dict[str, Any]) -> bool:
         """Return whether the folder holds this very run already.
@@ -91,11 +93,12 @@ class Run:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def finish(self, model: Encoder) -> None:
-        """Write the bundle, its manifest last, and delete the states, which nothing needs any more."""
+        """Write the model, what tells that it is whole last, and delete the states, which nothing needs any more."""
         from bulkformer_tl.models import convert
 
         made = convert(model, self.folder / f"bundle-{uuid4().hex[:8]}")
-        for path in sorted(made.iterdir(), key=lambda path: path.name == "manifest.json"):
+        last = ("config.json", "manifest.json")
+        for path in sorted(made.iterdir(), key=lambda path: last.index(path.name) if path.name in last else -1):
             os.replace(path, self.out / path.name)  # noqa: PTH105  Path.replace says less about what it does
         made.rmdir()
         shutil.rmtree(self.folder / "states", ignore_errors=True)

@@ -33,7 +33,7 @@ class Source:
         An AnnData (in memory, backed or with dask arrays), or the path of an h5ad file or a zarr store, which is read
         in pieces while training goes on and never as a whole.
     layer
-        Where the values are, ln(TPM+1) or the counts that a BioFormers network bins; ``None`` reads ``X``.
+        Where the values are, ln(TPM+1), or the counts that a family bins or ranks; ``None`` reads ``X``.
     study
         Column of ``obs`` that names each sample's study. ``None`` takes all samples for one study, called ``name``.
     annotation
