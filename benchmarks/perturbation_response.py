@@ -82,7 +82,10 @@ class Source:
     column: str = "treatment"
 
     def read(self, folder: Path) -> ad.AnnData:
-        adata = read(folder, self.name)
+        return self.keep(read(folder, self.name))
+
+    def keep(self, adata: ad.AnnData) -> ad.AnnData:
+        """Keep the samples that are labelled, and what is needed of their labels."""
         treatment = adata.obs[self.column].astype(str).map({"control": "control", **self.names})
         context = adata.obs["context"].astype(str)
         for pair in self.pairs:
