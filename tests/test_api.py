@@ -21,6 +21,7 @@ SPACES: dict[str, ModuleType] = {
 }
 #: Tasks may have thirteen parameters: seven are what every task takes beside ``adata``.
 TASKS = {
+    "tl.attribute",
     "tl.biomarkers",
     "tl.differential_expression",
     "tl.drug_response",

@@ -16,8 +16,7 @@ GENE_SCORES = "gene_scores"
 HIDDEN = "hidden"
 NETWORK = "network"
 LOG_TPM = "log_tpm"
-RANK = "rank"
-BINNED = "binned"
+RANK, BINNED = "rank", "binned"
 
 
 @dataclass(frozen=True)
@@ -277,15 +276,8 @@ class TransferKeys:
     @property
     def slots(self) -> list[str]:
         """All that may be written."""
-        return [
-            self.prediction,
-            self.probabilities,
-            self.p_value,
-            self.ratio,
-            self.outlier,
-            self.neighbors,
-            self.distances,
-        ]
+        found = [self.prediction, self.probabilities, self.p_value, self.ratio, self.outlier]
+        return [*found, self.neighbors, self.distances]
 
 
 @dataclass(frozen=True)
@@ -320,9 +312,26 @@ class FinetuneKeys:
 
     def slots(self, name: str, kind: str) -> list[str]:
         """What is written of a target of some kind: predictions, and where there are classes probabilities."""
-        where = ("var", "varm") if kind == "genes" else ("obs", "obsm")
-        first = f"{where[0]}/{self.key}_{name}_{'risk' if kind == 'survival' else 'pred'}"
-        return [first, f"{where[1]}/{self.key}_{name}_proba"] if kind in {"class", "genes"} else [first]
+        axis, what = "var" if kind == "genes" else "obs", "risk" if kind == "survival" else "pred"
+        first = f"{axis}/{self.key}_{name}_{what}"
+        return [first, f"{axis}m/{self.key}_{name}_proba"] if kind in {"class", "genes"} else [first]
+
+
+@dataclass(frozen=True)
+class AttributeKeys:
+    """Slots of :func:`bulkformer_tl.tl.attribute`."""
+
+    key: str = "attributions"
+
+    @property
+    def layer(self) -> str:
+        """Attribution of each gene in each sample."""
+        return f"layers/{self.key}"
+
+    @property
+    def mean(self) -> str:
+        """Mean absolute attribution of each gene."""
+        return f"var/{self.key}_mean"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Plots: each takes ``ax``, returns the Axes, and neither shows, saves, computes nor writes."""
 
 from bulkformer_tl.pl._attention import attention
+from bulkformer_tl.pl._attributions import attributions
 from bulkformer_tl.pl._classification import calibration, confusion, roc
 from bulkformer_tl.pl._coverage import coverage
 from bulkformer_tl.pl._imputation import imputation
@@ -19,6 +20,7 @@ from bulkformer_tl.pl._volcano import volcano
 
 __all__ = [
     "attention",
+    "attributions",
     "calibration",
     "confusion",
     "coverage",

@@ -1,5 +1,6 @@
 """Tools: what a model makes of the samples, written beside the data."""
 
+from bulkformer_tl.tl._attribute import attribute
 from bulkformer_tl.tl._biomarkers import biomarkers
 from bulkformer_tl.tl._classify import classify
 from bulkformer_tl.tl._classify_genes import classify_genes
@@ -41,6 +42,7 @@ __all__ = [
     "PerturbationHead",
     "States",
     "ZarrOutput",
+    "attribute",
     "biomarkers",
     "classify",
     "classify_genes",

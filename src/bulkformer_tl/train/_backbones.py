@@ -67,6 +67,21 @@ class Backbone:
         """Return sample vectors (n, D), and those of k genes (n, k, D), ``NaN`` where a sample lacks one."""
         raise NotImplementedError
 
+    def path(self, batch: Inputs, baseline: Tensor) -> tuple[Tensor, Tensor, nn.Module | None]:
+        """Return what attributions of one sample run over: its input, that of the baseline, and the layer in between.
+
+        The layer, whose output is interpolated, is ``None`` where the input itself can be.
+        """
+        raise NotImplementedError
+
+    def from_values(self, batch: Inputs, x: Tensor) -> Tensor:
+        """Return sample vectors (n, D) of an input of :meth:`path`, the rest being that of ``batch``."""
+        raise NotImplementedError
+
+    def to_genes(self, batch: Inputs, found: Tensor) -> Tensor:
+        """Put what was attributed to the input of one sample at the genes of the model, (G,)."""
+        raise NotImplementedError
+
     def layers(self) -> list[list[nn.Module]]:
         """Return the layers that can be trained from the last one on, in order, with what follows each."""
         raise NotImplementedError
@@ -134,6 +149,21 @@ class _OfBulkFormer(Backbone):
             pooled = torch.cat([batch["sample"], hidden.mean(dim=1)], dim=1)
         return pooled, None if genes is None else hidden[:, genes]
 
+    def path(self, batch: Inputs, baseline: Tensor) -> tuple[Tensor, Tensor, nn.Module | None]:
+        # what is not observed stays so
+        return batch["values"], torch.where(batch["observed"], baseline, 0.0), None
+
+    def from_values(self, batch: Inputs, x: Tensor) -> Tensor:
+        found = {"values": x, "observed": batch["observed"]}
+        if "mean" in batch:
+            mean, gap, spread = self.network.linear(x, batch["observed"])
+            sample = self.network.sample_vector(x, batch["observed"])
+            found |= {"sample": sample, "mean": mean + self.network.neighbour_share * gap, "gap": gap, "spread": spread}
+        return self.vectors(found, None)[0]
+
+    def to_genes(self, batch: Inputs, found: Tensor) -> Tensor:
+        return found[0]
+
     def layers(self) -> list[list[nn.Module]]:
         network = self.network
         if hasattr(network, "graph_block"):
@@ -159,9 +189,9 @@ class _OfGeneformer(Backbone):
 
     def vectors(self, batch: Inputs, genes: Tensor | None) -> tuple[Tensor, Tensor | None]:
         longest = int(batch["length"].max())
-        ids = batch["ids"][:, :longest]
+        ids, read = batch["ids"][:, :longest], batch.get("read", batch["ids"])[:, :longest]
         present = torch.arange(longest, device=ids.device) < batch["length"][:, None]
-        found = self.network(input_ids=ids, attention_mask=present.long(), output_hidden_states=True)
+        found = self.network(input_ids=read, attention_mask=present.long(), output_hidden_states=True)
         hidden = found.hidden_states[len(found.hidden_states) - 1 + self.model.emb_layer]
         gene = torch.from_numpy(self.model.gene_of).to(ids.device)[ids].where(present, -1)
         if self.pooling == "cls":
@@ -170,6 +200,19 @@ class _OfGeneformer(Backbone):
             rows = zip(hidden, gene >= 0, strict=True)
             pooled = torch.stack([pool(own[mask], self.pooling) for own, mask in rows])  # type: ignore[arg-type]
         return pooled.float(), None if genes is None else _placed(hidden, gene, genes, len(self.model.vocabulary))
+
+    def path(self, batch: Inputs, baseline: Tensor) -> tuple[Tensor, Tensor, nn.Module | None]:
+        start = torch.full_like(batch["ids"], self.model.dictionary.specials[PAD])
+        return batch["ids"], start, self.network.get_input_embeddings()
+
+    def from_values(self, batch: Inputs, x: Tensor) -> Tensor:
+        return self.vectors({"ids": batch["ids"], "length": batch["length"], "read": x}, None)[0]
+
+    def to_genes(self, batch: Inputs, found: Tensor) -> Tensor:
+        gene = torch.from_numpy(self.model.gene_of).to(found.device)[batch["ids"][0, : found.shape[1]]]
+        total = found[0].sum(dim=-1)
+        placed = total.new_zeros(len(self.model.vocabulary))
+        return placed.index_add(0, gene[gene >= 0], total[gene >= 0])
 
     def layers(self) -> list[list[nn.Module]]:
         every = list(self.network.bert.encoder.layer)
@@ -197,6 +240,21 @@ class _OfBioFormer(Backbone):
             pooled = torch.stack([pool(own[mask], self.pooling) for own, mask in rows])  # type: ignore[arg-type]
         gene = features.expand_as(bins).where(measured, -1)
         return pooled, None if genes is None else _placed(hidden, gene, genes, len(self.model.vocabulary))
+
+    def path(self, batch: Inputs, baseline: Tensor) -> tuple[Tensor, Tensor, nn.Module | None]:
+        bins = batch["bins"]
+        if not hasattr(self.network, "value"):
+            # words are pairs of gene and bin
+            return bins, bins.clamp(max=0), self.network.word
+        return bins, bins.clamp(max=0), self.network.value
+
+    def from_values(self, batch: Inputs, x: Tensor) -> Tensor:
+        return self.vectors({**batch, "bins": x}, None)[0]
+
+    def to_genes(self, batch: Inputs, found: Tensor) -> Tensor:
+        features = (batch["bins"][0] != ABSENT).nonzero().flatten()
+        total = found[0].sum(dim=-1)
+        return total.new_zeros(batch["bins"].shape[1]).index_copy(0, features, total)
 
     def layers(self) -> list[list[nn.Module]]:
         return [[block] for block in self.network.blocks]
