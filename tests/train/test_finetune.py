@@ -279,6 +279,27 @@ def test_groups_stay_together_and_training_stops_early(model, values, labels, mo
     assert len(adapter.history) <= 1 + 20
 
 
+def test_search_keeps_the_configuration_that_validates_best(model, values, labels):
+    pytest.importorskip("optuna")
+    target, validation = {"level": Target.of_classes(labels)}, np.arange(N) % 4 == 0
+    rates = (1e-6, 3e-2)
+    config = FinetuneConfig(method="probe", head_epochs=20, n_trials=6, space={"head_learning_rate": rates})
+    found = finetune(model, values, target, config=config, validation=validation)
+    single = [
+        finetune(
+            model,
+            values,
+            target,
+            config=FinetuneConfig(method="probe", head_epochs=20, head_learning_rate=rate),
+            validation=validation,
+        )
+        for rate in rates
+    ]
+    assert found.config.head_learning_rate == rates[1], "the other one learns nothing"
+    assert found.facts["best"]["loss"] == min(one.facts["best"]["loss"] for one in single)
+    assert all(np.array_equal(array, single[1].arrays[name]) for name, array in found.arrays.items())
+
+
 def test_products_in_bfloat16(model, values, labels):
     config = FinetuneConfig(precision="bf16", **QUICK)
     adapter = finetune(model, values, {"level": Target.of_classes(labels)}, config=config)
@@ -396,6 +417,10 @@ def test_low_rank_additions_need_peft(model, values, labels, monkeypatch):
         ({"lora_dropout": 1.0}, "lora_dropout is a share between 0 and 1"),
         ({"class_weights": "even"}, "class_weights must be 'balanced' or None"),
         ({"loss_weights": {"a": 0}}, "loss_weights must be above 0"),
+        ({"n_trials": 2}, "n_trials=2 and space={} go together"),
+        ({"n_trials": 2, "space": {"x": (1,)}}, "space names 'x'; there are the fields"),
+        ({"n_trials": 2, "space": {"rank": 4}}, r"space\['rank'\] is 4; pass a list of values"),
+        ({"n_trials": 2, "space": {"rank": (4, 0)}}, "rank must be a whole number from 1"),
         ({"precision": "16"}, "precision must be '32' or 'bf16'"),
     ],
 )

@@ -244,7 +244,7 @@ class _Work:
             **{name: value for name, value in self.given.params.items() if name != "layer"},
             "task": "finetune",
             "method": self.config.method,
-            "config": {name: value for name, value in self.config.to_dict().items() if value != {}},
+            "config": {n: v for n, v in self.config.to_dict().items() if v != {}},
             "targets": {one.name: [one.kind, *one.columns] for one in self.asked},
             "baselines": baselines,
             "protocol": self.protocol.params(),
@@ -257,17 +257,17 @@ class _Work:
 
     def _adapt(self) -> list[Said]:
         """Adapt the encoder without each fold, and to all samples."""
-        from bulkformer_tl.train._fit import fit
+        from bulkformer_tl.train._search import fit_best, passes
 
         splits = [*self.plan.scored, self.plan.final]
         members = np.arange(len(self.cohort)) if self.plan.groups is None else self.plan.groups
         rng, config, said, rows = self.protocol.rng, self.config, [], []
         inner = [split_rows(s.train, self.targets, members, config, rng + i) for i, s in enumerate(splits)]
-        with Progress(config.epochs * sum(len(train) for train, _ in inner), "finetune") as progress:
+        with Progress(passes(config) * sum(len(train) for train, _ in inner), "finetune") as progress:
             for position, (split, (train, held)) in enumerate(zip(splits, inner, strict=True)):
                 last = position == len(self.plan.scored)
                 targets = self.targets if last else self._without_fold(position)
-                adapter = fit(
+                adapter = fit_best(
                     self.cohort, targets, train, held, config=config, rng=rng + position, progress=progress.update
                 )
                 way, heads = adapter.restore(self.cohort.backbone)

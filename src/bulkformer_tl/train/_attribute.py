@@ -43,7 +43,8 @@ class Question:
         if heads.kinds[self.name] != "class":
             state: Any = heads
             place = list(heads.kinds).index(self.name)
-            return found * state.unit[place]
+            scaled: Tensor = found * state.unit[place]
+            return scaled
         rows = torch.arange(len(found), device=found.device)
         return found[rows, chosen] - found.mean(dim=1)
 

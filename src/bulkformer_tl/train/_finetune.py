@@ -94,7 +94,7 @@ def finetune(
     >>> adapter.save("disease_adapter")  # doctest: +SKIP
     """
     from bulkformer_tl.train._cohort import Cohort
-    from bulkformer_tl.train._fit import fit
+    from bulkformer_tl.train._search import fit_best, passes
 
     settled = config or FinetuneConfig()
     check_targets(targets, len(values), len(model.vocabulary))
@@ -105,8 +105,8 @@ def finetune(
         train, held = split_rows(everything, targets, members, settled, rng)
     else:
         train, held = _given(validation, members, len(cohort))
-    with Progress(settled.epochs * len(train), "finetune") as progress:
-        return fit(cohort, targets, train, held, config=settled, rng=rng, progress=progress.update)
+    with Progress(passes(settled) * len(train), "finetune") as progress:
+        return fit_best(cohort, targets, train, held, config=settled, rng=rng, progress=progress.update)
 
 
 def labelled_genes(targets: Mapping[str, Target]) -> Rows | None:

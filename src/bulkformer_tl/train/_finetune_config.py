@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from bulkformer_tl.train._check import refuse_unless
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 Method = Literal["probe", "freeze", "lora", "full"]
 METHODS: tuple[Method, ...] = ("probe", "freeze", "lora", "full")
 #: Peak learning rates of the encoder: adapters start from nothing, trained weights are only moved a little.
 RATES: dict[str, float] = {"probe": 0.0, "freeze": 1e-4, "lora": 1e-3, "full": 1e-4}
+
+#: What all trials of a search share.
+FIXED = {"n_trials", "space", "pooling", "validation"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class FinetuneConfig:
         halved whenever memory runs out, which changes no loss.
     validation
         Share of the training samples, whole groups, that decides when to stop.
+    n_trials
+        How many configurations out of ``space`` are tried, by Optuna's tree-structured Parzen estimator (Akiba et al.
+        2019, arXiv:1907.10902); the one whose validation loss is least is kept. 0 takes this one as it is.
+    space
+        Names of fields and the values to choose among, such as ``{"rank": (4, 16), "learning_rate": (1e-4, 1e-3)}``.
     precision
         ``"32"``, or ``"bf16"`` for products in bfloat16 with weights in float32.
 
@@ -90,6 +98,8 @@ class FinetuneConfig:
     batch_size: int = 16
     micro_batch_size: int | None = None
     validation: float = 0.2
+    n_trials: int = 0
+    space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     precision: Literal["32", "bf16"] = "32"
 
     def __post_init__(self) -> None:
@@ -99,7 +109,7 @@ class FinetuneConfig:
             refuse_unless(
                 isinstance(found, int) and found >= 1, f"{name} must be a whole number from 1, found {found!r}"
             )
-        for name in ("hidden", "head_epochs"):
+        for name in ("hidden", "head_epochs", "n_trials"):
             found = getattr(self, name)
             refuse_unless(
                 isinstance(found, int) and found >= 0, f"{name} must be a whole number from 0, found {found!r}"
@@ -125,7 +135,24 @@ class FinetuneConfig:
             all(weight > 0 for weight in self.loss_weights.values()),
             f"loss_weights must be above 0, found {dict(self.loss_weights)!r}",
         )
+        self._check_space()
         refuse_unless(self.precision in {"32", "bf16"}, f"precision must be '32' or 'bf16', found {self.precision!r}")
+
+    def _check_space(self) -> None:
+        """Refuse a search without choices, and choices that are none."""
+        refuse_unless(
+            bool(self.space) == bool(self.n_trials),
+            f"n_trials={self.n_trials} and space={dict(self.space)!r} go together: pass both, or neither",
+        )
+        known = [item.name for item in fields(self) if item.name not in FIXED]
+        for name, values in self.space.items():
+            refuse_unless(name in known, f"space names {name!r}; there are the fields {known}")
+            refuse_unless(
+                isinstance(values, tuple | list) and len(values) > 0,
+                f"space[{name!r}] is {values!r}; pass a list of values",
+            )
+            for value in values:
+                replace(self, n_trials=0, space={}, **{name: value})
 
     @property
     def encoder_rate(self) -> float:
