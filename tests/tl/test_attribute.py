@@ -80,6 +80,7 @@ def test_attributions_add_up_to_the_prediction(explained, samples, adapter, mode
 
 def test_they_are_the_integral_of_the_gradient(adapter, model, samples):
     """The sum over many small steps, by torch alone."""
+    from bulkformer_tl.train._adapter import restore
     from bulkformer_tl.train._cohort import Cohort
 
     one = samples[1:2]
@@ -88,7 +89,7 @@ def test_they_are_the_integral_of_the_gradient(adapter, model, samples):
     ).layers["attributions"][1, :-2][::-1]
     values = torch.from_numpy(one[:, model.vocabulary.ids].X.copy())
     cohort = Cohort(model, values)
-    way, heads = adapter.restore(cohort.backbone)
+    way, heads = restore(adapter, cohort.backbone)
     observed = torch.ones_like(values, dtype=torch.bool)
     mean = torch.from_numpy(np.nanmean(samples[:, model.vocabulary.ids].X, axis=0, keepdims=True))
     total = torch.zeros_like(values)

@@ -500,3 +500,21 @@ def test_only_models_are_adapted(values):
 
     with pytest.raises(TypeError, match=r"expected a model of bf\.models\.load, found Other"):
         finetune(Other(), values, {"x": Target.of_classes(TWO)})
+
+
+def test_an_encoder_that_was_pretrained_further_is_adapted_like_any_other(studies, vocabulary, graph, config, tmp_path):
+    pytest.importorskip("lightning")
+    corpus = [bf.train.Source(study, study="batch") for study in list(studies.values())[3:]]
+    first = bf.train.pretrain(
+        corpus, config(epochs=0.4), vocabulary=vocabulary, graph=graph, out=tmp_path / "first", device="cpu"
+    )
+    further = bf.train.PretrainConfig(
+        family="g3", epochs=0.4, batch_size=8, checkpoint_every=5, validation=("batch_6",)
+    )
+    own = bf.train.pretrain(corpus, further, start=first, out=tmp_path / "own", device="cpu")
+    cohort = studies["batch_4"]
+    target = {"condition": Target.of_classes(cohort.obs["condition"].astype(str).to_numpy())}
+    adapter = finetune(own, cohort.X, target, config=FinetuneConfig(**QUICK))
+    assert np.isfinite(adapter.predict(own, cohort.X)["condition"]).all()
+    with pytest.raises(ValueError, match="pass that model"):
+        adapter.predict(first, cohort.X)

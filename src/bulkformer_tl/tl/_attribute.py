@@ -204,6 +204,7 @@ def _explain(
     """Attribute scores by the adapter and by its shuffled weights; a row per sample, and attributions (n, G)."""
     import torch
 
+    from bulkformer_tl.train._adapter import restore
     from bulkformer_tl.train._attribute import Question, explain, shuffled
     from bulkformer_tl.train._cohort import Cohort
 
@@ -213,7 +214,7 @@ def _explain(
     mean = np.divide(total, seen.sum(axis=0), out=np.zeros_like(total), where=seen.any(axis=0))
     external = {key: codes[rows, None] for key, codes in given.external.items()} or None
     cohort = Cohort(given.model, values[rows], pooling=adapter.config.pooling, external=external)
-    way, heads = adapter.restore(cohort.backbone)
+    way, heads = restore(adapter, cohort.backbone)
     question, start = Question(name, place), torch.from_numpy(mean.astype(np.float32))
     with Progress(2 * len(rows), "attribute") as progress:
         options: dict[str, Any] = {"baseline": start, "n_steps": n_steps, "progress": progress.update}

@@ -257,6 +257,7 @@ class _Work:
 
     def _adapt(self) -> list[Said]:
         """Adapt the encoder without each fold, and to all samples."""
+        from bulkformer_tl.train._adapter import restore
         from bulkformer_tl.train._search import fit_best, passes
 
         splits = [*self.plan.scored, self.plan.final]
@@ -270,7 +271,7 @@ class _Work:
                 adapter = fit_best(
                     self.cohort, targets, train, held, config=config, rng=rng + position, progress=progress.update
                 )
-                way, heads = adapter.restore(self.cohort.backbone)
+                way, heads = restore(adapter, self.cohort.backbone)
                 inside = self.cohort.predict(way, heads, held)
                 outside = self.cohort.predict(way, heads, split.test) if len(split.test) else _none(inside)
                 said.append(Said(train, held, outside, inside))

@@ -119,7 +119,7 @@ class Adapter(KeptHead):
         if any(entry["kind"] == "genes" for entry in self.facts["targets"].values()):
             chosen = np.arange(len(model.vocabulary)) if genes is None else np.asarray(genes)
         cohort = Cohort(model, values, pooling=self.config.pooling, genes=chosen, external=external)
-        way, heads = self.restore(cohort.backbone)
+        way, heads = restore(self, cohort.backbone)
         return self.calibrate(cohort.predict(way, heads, np.arange(len(cohort))))
 
     def check_model(self, model: Any) -> None:
@@ -179,42 +179,42 @@ class Adapter(KeptHead):
         }
         return Adapter({**self.facts, "targets": targets}, self.arrays)
 
-    def restore(self, backbone: Backbone) -> tuple[Backbone, Heads]:
-        """Build the adapted encoder and the heads on it.
 
-        Parameters
-        ----------
-        backbone
-            Of the pretrained model, which stays as it is.
+def restore(adapter: Adapter, backbone: Backbone) -> tuple[Backbone, Heads]:
+    """Build the adapted encoder and the heads on it.
 
-        Returns
-        -------
-        The encoder as adapted, and its heads.
+    Parameters
+    ----------
+    adapter
+        What was trained.
+    backbone
+        Of the pretrained model, which stays as it is.
 
-        Raises
-        ------
-        ValueError
-            If an array has another shape than the model's.
-        """
-        from bulkformer_tl.train._finetune_heads import Heads
-        from bulkformer_tl.train._trainable import fill, trainable_copy
+    Raises
+    ------
+    ValueError
+        If an array has another shape than the model's.
+    """
+    from bulkformer_tl.train._finetune_heads import Heads
+    from bulkformer_tl.train._trainable import fill, trainable_copy
 
-        way = trainable_copy(backbone, self.config, seed=self.facts["seed"])
-        targets = {
-            name: Target(entry["kind"], np.empty(0), tuple(entry["classes"]))
-            for name, entry in self.facts["targets"].items()
-        }
-        heads = Heads(targets, (sum(backbone.parts), backbone.model.width), self.config.hidden)
-        fill(heads.state_dict(), self._under(HEADS), whole=True)
-        fill(dict(way.network.named_parameters()), self._under(ENCODER), whole=False)
-        return way, heads.to(backbone.model.device)
+    way = trainable_copy(backbone, adapter.config, seed=adapter.facts["seed"])
+    targets = {
+        name: Target(entry["kind"], np.empty(0), tuple(entry["classes"]))
+        for name, entry in adapter.facts["targets"].items()
+    }
+    heads = Heads(targets, (sum(backbone.parts), backbone.model.width), adapter.config.hidden)
+    fill(heads.state_dict(), _under(adapter, HEADS), whole=True)
+    fill(dict(way.network.named_parameters()), _under(adapter, ENCODER), whole=False)
+    return way, heads.to(backbone.model.device)
 
-    def _under(self, prefix: str) -> dict[str, NDArray[Any]]:
-        return {
-            name.removeprefix(prefix): np.asarray(array)
-            for name, array in self.arrays.items()
-            if name.startswith(prefix)
-        }
+
+def _under(adapter: Adapter, prefix: str) -> dict[str, NDArray[Any]]:
+    return {
+        name.removeprefix(prefix): np.asarray(array)
+        for name, array in adapter.arrays.items()
+        if name.startswith(prefix)
+    }
 
 
 def as_arrays(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, NDArray[Any]]:

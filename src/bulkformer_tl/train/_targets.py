@@ -24,7 +24,7 @@ Kind = Literal["class", "regression", "survival", "genes"]
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """One thing to predict; made by :meth:`of_classes`, :meth:`of_numbers`, :meth:`of_survival` or :meth:`of_genes`.
+    """One thing to predict; made by ``of_classes``, ``of_numbers``, ``of_survival`` or ``of_genes``.
 
     Parameters
     ----------
