@@ -26,7 +26,8 @@ class PartStore:
     """A folder of finished parts of one computation.
 
     Any number of processes may work on it, also on several machines with a common folder. Each takes parts that no
-    other has taken, then those that were taken and not finished, and in the end all of them have all parts.
+    other has taken, then those that were taken and not finished, and in the end all of them have all parts. So a worker
+    that is lost holds up nothing, and those that are done first repeat what others have in hand at the end.
 
     Parameters
     ----------
@@ -45,20 +46,22 @@ class PartStore:
         self.folder = folder
         described = json.dumps(facts, indent=1, sort_keys=True)
         file = folder / FACTS
-        if file.is_file():
-            if file.read_text(encoding="utf-8") != described:
-                message = (
-                    f"{folder} holds passes of another call ({_difference(file, facts)}); name another folder, or "
-                    "delete this one"
-                )
+        # looked at before the facts, which are there before any part; another worker's may have another name still
+        taken = folder.exists() and (not folder.is_dir() or any(path.name[0] != "." for path in folder.iterdir()))
+        if not file.is_file():
+            if taken:
+                message = f"{folder} exists and holds something else than passes; name another folder"
                 raise FileExistsError(message)
-            return
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            message = f"{folder} exists and holds something else than passes; name another folder"
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as unfinished:
+                unfinished.write_text(described, encoding="utf-8")
+        # also those just written: another call may have written its own at the same time
+        if file.read_text(encoding="utf-8") != described:
+            message = (
+                f"{folder} holds passes of another call ({_difference(file, facts)}); name another folder, or "
+                "delete this one"
+            )
             raise FileExistsError(message)
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as unfinished:
-            unfinished.write_text(described, encoding="utf-8")
 
     def parts(self, count: int, compute: Callable[[int], Arrays]) -> Iterator[tuple[int, Arrays]]:
         """Yield number and arrays of each part, those that are there first.
@@ -79,10 +82,14 @@ class PartStore:
         # own ones first; what others took is done by then, or its worker was lost
         taken = []
         for index in waiting:
-            if self._claim(index):
+            if not self._claim(index):
+                taken.append(index)
+            elif (found := self._load(index)) is None:
                 yield index, self._save(index, compute(index))
             else:
-                taken.append(index)
+                # finished by another, which gave it free, since this list was made
+                self._free(index)
+                yield index, found
         for index in taken:
             found = self._load(index)
             yield index, self._save(index, compute(index)) if found is None else found
@@ -96,6 +103,9 @@ class PartStore:
         except FileExistsError:
             return False
         return True
+
+    def _free(self, index: int) -> None:
+        self._path(index).with_suffix(".taken").unlink(missing_ok=True)
 
     def _load(self, index: int) -> Arrays | None:
         path = self._path(index)
@@ -112,7 +122,7 @@ class PartStore:
         named: dict[str, Any] = dict(arrays)
         with replacing(self._path(index)) as unfinished, unfinished.open("wb") as handle:
             np.savez(handle, **named)
-        self._path(index).with_suffix(".taken").unlink(missing_ok=True)
+        self._free(index)
         return arrays
 
 
