@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bulkformer_tl.tl._screen import false_discovery_rate
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -71,7 +73,7 @@ def effect_table(
         table["first_order"] = interval(estimates)[0]
     if null is not None:
         table = table.assign(**_against_null(values, *null, signed=signed))
-        table["fdr"] = adjusted(table["p"].to_numpy())
+        table["fdr"] = false_discovery_rate(table["p"].to_numpy())
     if np.isfinite(mean).sum() >= LEAST_FOR_MIXTURE:
         table["impact"] = impact(mean, rng)
     combined = table["kind"].to_numpy() == "combination"
@@ -126,16 +128,6 @@ def _rank_sum(own: Numbers, null: Numbers, *, signed: bool) -> tuple[Numbers, Nu
     return tested.statistic / (len(own) * len(null)), p
 
 
-def adjusted(p: Numbers) -> Numbers:
-    """Return false discovery rates by Benjamini and Hochberg; ``NaN`` stays."""
-    from scipy.stats import false_discovery_control
-
-    found, known = np.full(len(p), np.nan), np.isfinite(p)
-    if known.any():
-        found[known] = false_discovery_control(p[known])
-    return found
-
-
 def impact(mean: Numbers, rng: np.random.Generator) -> Numbers:
     """Return how likely each perturbation belongs to the upper of two components of log10 |effect|, (P,)."""
     from sklearn.mixture import GaussianMixture
@@ -167,4 +159,4 @@ def _synergy(values: Numbers, expected: Numbers, combined: NDArray[np.bool_]) ->
         own = beyond[np.isfinite(beyond[:, position]), position]
         if len(own) > 1:
             p[position] = wilcoxon(own).pvalue if own.any() else 1.0
-    return found | {"synergy_p": p, "synergy_fdr": adjusted(p)}
+    return found | {"synergy_p": p, "synergy_fdr": false_discovery_rate(p)}
