@@ -227,6 +227,24 @@ def test_attention(load, counts, geneformer_folders, layer):
     assert model.config._attn_implementation == "sdpa"
 
 
+def test_logits_that_nobody_reads_are_not_computed(geneformer_folders, counts):
+    from bulkformer_tl.models._gene_attention import attention_reader
+    from bulkformer_tl.train._backbones import backbone
+
+    def refuse(*_):
+        pytest.fail("logits were computed")
+
+    model, own = models.load_geneformer(geneformer_folders["v2"], device="cpu"), counts("v2")[:2]
+    model.network.cls.register_forward_pre_hook(refuse)
+    with pytest.raises(pytest.fail.Exception, match="logits were computed"):
+        model.network(torch.ones(1, 3, dtype=torch.long))
+    model.encode(own)
+    next(model.attention(own))
+    attention_reader(model)(own[0], {}, np.arange(3), np.arange(3), [0])
+    way = backbone(model, None)
+    way.vectors(way.inputs(own, None), None)
+
+
 @pytest.mark.parametrize("prefix", ["geneformer:", ""])
 def test_load_by_folder(load, counts, geneformer_folders, prefix):
     model = models.load(f"{prefix}{geneformer_folders['v2']}", device="cpu")

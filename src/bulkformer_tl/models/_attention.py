@@ -36,7 +36,7 @@ class Attention:
 def attention_weights(network: Any, ids: Tensor) -> Sequence[Tensor]:
     """Return the attention weights of each layer, (N, H, L, L), for lists of tokens of one length, (N, L)."""
     with _eager(network):
-        found = network(input_ids=ids, attention_mask=torch.ones_like(ids), output_attentions=True)
+        found = network.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), output_attentions=True)
     weights: Sequence[Tensor] = found.attentions
     return weights
 

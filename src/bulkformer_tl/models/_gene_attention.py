@@ -227,7 +227,7 @@ class _RankReader:
         model = self.model
         (own,) = model.tokenize(values[None])
         ids = torch.from_numpy(own)[None].to(model.device)
-        entered = model.network(
+        entered = model.network.base_model(
             input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True
         ).hidden_states
         genes = model.gene_of[own]

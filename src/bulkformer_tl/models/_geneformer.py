@@ -278,7 +278,8 @@ class Geneformer(Encoder):
         for row, own in enumerate(lists):
             ids[row, : len(own)] = torch.from_numpy(own)
             mask[row, : len(own)] = 1
-        found = self.network(
+        # the head would compute logits of every token
+        found = self.network.base_model(
             input_ids=ids.to(self.device), attention_mask=mask.to(self.device), output_hidden_states=True
         )
         hidden = found.hidden_states[len(found.hidden_states) - 1 + chosen].float().cpu()

@@ -191,7 +191,7 @@ class _OfGeneformer(Backbone):
         longest = int(batch["length"].max())
         ids, read = batch["ids"][:, :longest], batch.get("read", batch["ids"])[:, :longest]
         present = torch.arange(longest, device=ids.device) < batch["length"][:, None]
-        found = self.network(input_ids=read, attention_mask=present.long(), output_hidden_states=True)
+        found = self.network.base_model(input_ids=read, attention_mask=present.long(), output_hidden_states=True)
         hidden = found.hidden_states[len(found.hidden_states) - 1 + self.model.emb_layer]
         gene = torch.from_numpy(self.model.gene_of).to(ids.device)[ids].where(present, -1)
         if self.pooling == "cls":
