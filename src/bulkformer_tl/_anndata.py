@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 from copy import deepcopy
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from anndata import AnnData, ImplicitModificationWarning
 from bulkformer_tl import _keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -303,29 +304,40 @@ def write_results(
     stamp = {"package": "bulkformer_tl", "version": version("bulkformer-tl"), "wrote": sorted(results)}
     entry = {"params": {**stamp, **params}, **(extra or {})}
     everything = {**results, _keys.params(key): entry}
-    before: dict[str, Any] = {}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), all_or_nothing(adata, everything):
         # a view is made actual here on purpose
         warnings.simplefilter("ignore", ImplicitModificationWarning)
-        try:
-            for slot, value in everything.items():
-                container, name = slot.split("/", 1)
-                target = getattr(adata, container)
-                before[slot] = target.get(name, _ABSENT)
-                target[name] = value
-        except BaseException:
-            _restore(adata, before)
-            raise
+        for slot, value in everything.items():
+            container, name = slot.split("/", 1)
+            getattr(adata, container)[name] = value
 
 
 _ABSENT = object()
 
 
-def _restore(adata: AnnData, before: Mapping[str, Any]) -> None:
-    for slot, value in before.items():
+@contextmanager
+def all_or_nothing(adata: AnnData, slots: Iterable[str]) -> Iterator[None]:
+    """Put slots back as they were if what is done meanwhile fails.
+
+    Parameters
+    ----------
+    adata
+        Written in place meanwhile.
+    slots
+        What is written, as ``"<container>/<key>"``.
+    """
+    before = {}
+    for slot in slots:
         container, name = slot.split("/", 1)
-        target = getattr(adata, container)
-        if value is not _ABSENT:
-            target[name] = value
-        elif name in target:
-            del target[name]
+        before[slot] = getattr(adata, container).get(name, _ABSENT)
+    try:
+        yield
+    except BaseException:
+        for slot, value in before.items():
+            container, name = slot.split("/", 1)
+            target = getattr(adata, container)
+            if value is not _ABSENT:
+                target[name] = value
+            elif name in target:
+                del target[name]
+        raise

@@ -22,7 +22,7 @@ def test_counts_pass(block):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([0, -1.5, 3], r"holds negative values \(down to -1.5\)"),
+        ([0, -1.5, 3], r"holds negative values \(down to -1.5\), which counts are not"),
         ([0, np.inf, 3], "holds infinite values"),
         ([0.5, 2.25, 12], "is fractional and at most 12, as logarithms are"),
         ([250_000.5, 749_999.5, 0], "sums to a million, as TPM and CPM do"),
@@ -38,4 +38,5 @@ def test_the_first_fault_is_named(row, message):
 
 def test_other_values_need_not_be_counts():
     assert find_count_fault(np.array([[0.5, 2.25, 12]]), counts=False) is None
-    assert find_count_fault(np.array([[0.5, -2.25, 12]]), counts=False) is not None
+    fault = find_count_fault(np.array([[0.5, -2.25, 12]]), counts=False)
+    assert fault == (0, "holds negative values (down to -2.25), and bins begin at 0")

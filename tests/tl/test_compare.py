@@ -96,7 +96,8 @@ def test_copy_and_picture():
         ({"models": ["X_good", "X_bad"]}, ValueError, "at least two by name"),
         ({"models": {"a": "X_good", "b": "X_else"}}, KeyError, "'b' is 'X_else', which adata.obsm does not hold"),
         ({"models": {"a": "X_good", "b": 3}}, TypeError, "'b' is int"),
-        ({"models": {"a": "X_good", "b": {"key_added": "x"}}}, ValueError, "names key_added or copy"),
+        ({"models": {"a": "X_good", "b": {"key_added": "x"}}}, ValueError, "names key_added, copy or output"),
+        ({"models": {"a": "X_good", "b": {"output": "x.zarr"}}}, ValueError, "names key_added, copy or output"),
         ({"models": {"pca": "X_good", "b": "X_bad"}}, ValueError, "both called 'pca'"),
         ({"task": "survival"}, ValueError, "task is 'survival'"),
         ({"head": "svm"}, ValueError, "there is no head 'svm'"),
@@ -114,3 +115,28 @@ def test_bad_input_is_refused_before_any_work(options, error, says):
 def test_unknown_label_is_refused():
     with pytest.raises(KeyError, match="no column 'sort'"):
         run(make(), "sort")
+
+
+@pytest.mark.parametrize(
+    ("second", "error", "says"),
+    [
+        ({"two": {"layer": "absent"}}, KeyError, "adata has no layer 'absent'"),
+        ({"pca": {}}, ValueError, "both called 'pca'"),
+    ],
+)
+def test_a_model_that_fails_takes_the_others_with_it(cohort, latest, second, error, says):
+    cohort.obs["kind"] = ["a", "b"] * 3
+    bf.tl.embed(cohort, model=latest, key_added="kept", pooling="max")
+    before = cohort.copy()
+    models = {
+        "one": {"model": latest},
+        "kept": {"model": latest},
+        **{k: {"model": latest, **v} for k, v in second.items()},
+    }
+    with pytest.raises(error, match=says):
+        run(cohort, models=models, protocol=replace(QUICK, n_splits=2))
+    assert list(cohort.obsm) == ["X_kept"]
+    assert list(cohort.uns) == ["kept"]
+    np.testing.assert_array_equal(cohort.obsm["X_kept"], before.obsm["X_kept"])
+    assert cohort.uns["kept"]["params"]["pooling"] == "max"
+    pd.testing.assert_frame_equal(cohort.var, before.var)

@@ -36,7 +36,8 @@ def find_count_fault(block: NDArray[np.floating], *, counts: bool = True) -> tup
     scaled = fractional & (np.abs(total - MILLION) <= SAME * MILLION)
     for row in np.flatnonzero((bottom < 0) | np.isinf(top) | scaled | (fractional & (top <= LOGARITHMS))):
         if bottom[row] < 0:
-            return int(row), f"holds negative values (down to {bottom[row]:.3g}), which bins do not begin at"
+            why = "which counts are not" if counts else "and bins begin at 0"
+            return int(row), f"holds negative values (down to {bottom[row]:.3g}), {why}"
         if np.isinf(top[row]):
             return int(row), "holds infinite values; set them to NaN where they mean missing"
         if scaled[row]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from bulkformer_tl._anndata import check_anndata, check_slots, copied, write_results
-from bulkformer_tl._keys import CompareKeys
+from bulkformer_tl._anndata import all_or_nothing, check_anndata, check_slots, copied, write_results
+from bulkformer_tl._keys import CompareKeys, EmbedKeys
+from bulkformer_tl._keys import params as params_slot
 from bulkformer_tl.metrics import compare as compare_predictions
 from bulkformer_tl.tl._columns import column
 from bulkformer_tl.tl._embed import embed
@@ -132,12 +133,13 @@ def compare(
     if first is not None or layer is not None or adata.X is not None:
         prepare(adata, label, task=kind, use_rep=first, **options)
     target = copied(adata) if copy else adata
-    found = {name: _representation(target, name, given) for name, given in models.items()}
-    verdict = _judge(target, label, kind, found, options)
-    scores, differences = _tables(verdict, list(found))
-    params = {**verdict.params, **_described(target, found)}
+    with all_or_nothing(target, _made(models)):
+        found = {name: _representation(target, name, given) for name, given in models.items()}
+        verdict = _judge(target, label, kind, found, options)
+        scores, differences = _tables(verdict, list(found))
+        params = {**verdict.params, **_described(target, found)}
+        write_results(target, keys.key, {}, params, {"scores": scores, "differences": differences})
     report_score(keys.key, verdict.name, MAIN[kind], scores, differences)
-    write_results(target, keys.key, {}, params, {"scores": scores, "differences": differences})
     return target if copy else None
 
 
@@ -161,8 +163,8 @@ def _check_models(adata: AnnData, models: Any) -> None:
         elif not isinstance(given, Mapping):
             message = f"{name!r} is {type(given).__name__}; pass a key of obsm, or options of bf.tl.embed as a dict"
             raise TypeError(message)
-        elif {"key_added", "copy"} & set(given):
-            message = f"{name!r} names key_added or copy; its vectors are kept as obsm['X_{name}']"
+        elif {"key_added", "copy", "output"} & set(given):
+            message = f"{name!r} names key_added, copy or output; its vectors are kept as obsm['X_{name}']"
             raise ValueError(message)
 
 
@@ -172,6 +174,12 @@ def _representation(adata: AnnData, name: str, given: str | Mapping[str, Any]) -
         return given
     embed(adata, **given, key_added=name)
     return f"X_{name}"
+
+
+def _made(models: Mapping[str, str | Mapping[str, Any]]) -> list[str]:
+    """Return the slots that are written to make what is compared."""
+    made = [EmbedKeys(name) for name, given in models.items() if not isinstance(given, str)]
+    return [slot for keys in made for slot in (keys.embedding, keys.in_vocabulary, params_slot(keys.key))]
 
 
 def _judge(adata: AnnData, label: str, task: Task, found: Mapping[str, str], options: dict[str, Any]) -> Verdict:
