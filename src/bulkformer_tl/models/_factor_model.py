@@ -33,7 +33,7 @@ class FactorModel(nn.Module):
         self.noise: Tensor
         self.register_buffer("mean", torch.zeros(n_genes))
         # untrained as other weights are: at random, of about unit length
-        self.register_buffer("codes", torch.randint(-127, 128, (n_genes, n_factors), dtype=torch.int8))
+        self.register_buffer("codes", torch.empty(n_genes, n_factors, dtype=torch.int8).random_(-127, 128))
         self.register_buffer("scale", torch.full((n_factors,), (3 / n_genes) ** 0.5 / 127))
         self.register_buffer("variances", torch.ones(n_factors))
         self.register_buffer("noise", torch.ones(n_genes))

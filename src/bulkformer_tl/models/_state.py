@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from bulkformer_tl.models._families import family_classes, make_config
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Bytes that addresses of weights are multiples of, as those that torch allocates.
 ALIGNED = 64
+#: What constructors draw weights with.
+_DRAWS = {Tensor.normal_, Tensor.uniform_, Tensor.random_}
 #: A tensor that only one family has.
 _MARKS = {"g1": "ae_enc.0.weight", "g2": "gene_emb_onehot_layer.weight", "g3": "graph_block.residual_scale"}
 #: Tensors of the preprint's code that its forward pass never uses.
@@ -112,7 +115,7 @@ def build(family: str, config: Any, state: dict[str, Tensor], path: Path) -> Enc
     _, network_class = family_classes(family)
     # the constructor draws random numbers that the state dict replaces
     with torch.random.fork_rng(devices=[]):
-        with torch.device("meta"):
+        with torch.device("meta"), _NoDraws():
             network = network_class(config)
         expected = network.state_dict()
         _compare(expected, state, family, path)
@@ -123,6 +126,13 @@ def build(family: str, config: Any, state: dict[str, Tensor], path: Path) -> Enc
             network = network_class(config)
             network.load_state_dict(state, strict=True)
     return network
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leave weights as they are instead of drawing them: large models would draw for a second, to no end."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in _DRAWS else func(*args, **(kwargs or {}))
 
 
 def _own(tensor: Tensor, dtype: torch.dtype) -> Tensor:
