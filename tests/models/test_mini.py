@@ -209,6 +209,12 @@ def test_new_weights_replace_what_was_computed_from_the_old_ones(network, sample
     assert not torch.equal(network.gene_table(), table)
 
 
+@pytest.mark.parametrize("spare", [0, 5])
+def test_an_untrained_network_has_neighbours_that_say_nothing(spare):
+    fresh = NeighbourModel(G, 3 * G + spare)
+    assert torch.equal(fresh(torch.randn(2, G)), torch.zeros(2, G))
+
+
 def test_numbers_do_not_depend_on_batch_or_order(model, samples):
     values, observed = samples
     x = torch.where(observed, values, torch.nan).numpy()

@@ -33,7 +33,9 @@ class NeighbourModel(nn.Module):
         self.steps: Tensor
         self.codes: Tensor
         self.scale: Tensor
-        self.register_buffer("counts", torch.zeros(n_genes, dtype=torch.int16))
+        # untrained: entries of weight zero, shared out
+        more = torch.arange(n_genes) < n_entries % n_genes
+        self.register_buffer("counts", (n_entries // n_genes + more.long()).to(torch.int16))
         self.register_buffer("steps", torch.zeros(n_entries, dtype=torch.uint8))
         self.register_buffer("codes", torch.zeros(n_entries, dtype=torch.int8))
         self.register_buffer("scale", torch.ones(n_genes))
