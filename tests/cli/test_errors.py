@@ -185,9 +185,17 @@ def test_options_of(statement, options):
     assert options_of(statement) == options
 
 
+#: Interrupts are heard also where whoever started the tests had them ignored, as shells do for jobs in the background.
+HEARING = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("bulkformer_tl.cli", run_name="__main__", alter_sys=True)
+"""
+
+
 def spawn(*words):
     return subprocess.Popen(
-        [sys.executable, "-m", "bulkformer_tl.cli", *map(str, words)],
+        [sys.executable, "-c", HEARING, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
