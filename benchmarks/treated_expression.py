@@ -69,7 +69,9 @@ as the mean change of all treatments, over the 20 genes that change most a littl
 the decoder is no better, and generating bins in rounds costs more than it brings. What a treatment does to each gene
 has to come from one vector that is added to all tokens alike, learnt from a few hundred samples. In the paper, on tens
 of thousands of cells of a screen, BioFormers and the MLP are close to each other, and no mean change stands beside
-them."""
+them. Two ways of
+training were scored on the donors held out; this is the one that favours BioFormers (random masks, 40 passes): hiding
+exactly what is predicted, for 15 passes, gave their encoder .41 instead of .49 for the change."""
 
 
 def read(folder: Path) -> ad.AnnData:
