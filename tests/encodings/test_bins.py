@@ -27,6 +27,55 @@ def test_golden_value_bins(values, column):
         np.testing.assert_array_equal(found[exact], part[column].to_numpy()[exact])
 
 
+def by_setting(values, column):
+    """Our printed form beside another reading of equation 5, where no last bit decides."""
+    for (b, c), part in values[values["on_bin_boundary"] == 0].groupby(["b", "c"]):
+        yield (
+            b,
+            value_bins(part["value"].to_numpy(), bin_size=b, cutoff=c, form="printed"),
+            part[column].to_numpy(),
+            part,
+        )
+
+
+def test_printed_form_rounds_half_to_even(values):
+    n_halves = 0
+    for _, found, other, part in by_setting(values, "eq5_printed_round_half_up"):
+        value = part["value"].to_numpy()
+        half = (value % 1 == 0.5) & (value < part["c"]) & (np.floor(value) % 2 == 0) & (value > 1)
+        np.testing.assert_array_equal(other - found, half)
+        n_halves += half.sum()
+    assert n_halves == (values["eq5_printed"] != values["eq5_printed_round_half_up"]).sum() > 0
+
+
+def test_overlapping_cases_of_the_printed_form_agree_in_the_settings_of_the_paper(values):
+    assert values["in_overlap_of_cases_2_and_4"].sum() > 0
+    for _, found, other, _ in by_setting(values, "eq5_printed_log_case_wins_overlap"):
+        np.testing.assert_array_equal(found, other)
+    # elsewhere the case that is printed first wins
+    assert value_bins(np.array([0.9]), bin_size=2.0, cutoff=0.25, form="printed").tolist() == [1]
+
+
+def test_printed_form_multiplies_by_b(values):
+    """Read as the length of a bin, b would divide; above the cutoff the other forms do."""
+    for b, found, other, part in by_setting(values, "eq5_printed_but_divided_by_b"):
+        value, c = part["value"].to_numpy(), part["c"].iloc[0]
+        high = value > max(c, 1)
+        np.testing.assert_array_equal(found[~high], other[~high])
+        assert (found[high] != other[high]).any() == (b != 1)
+        divided = value_bins(value, bin_size=b, cutoff=c)
+        np.testing.assert_array_equal(divided[high] - max(1, np.rint(c)), other[high])
+
+
+def test_published_form_is_truncated(values):
+    column = "published_before_integer_truncation"
+    fraction = values[column] % 1 != 0
+    assert fraction.any()
+    for (b, c), part in values[values["on_bin_boundary"] == 0].groupby(["b", "c"]):
+        found = value_bins(part["value"].to_numpy(), bin_size=b, cutoff=c, form="published")
+        np.testing.assert_array_equal(found, np.trunc(part[column]))
+
+
 def test_golden_value_bins_in_single_precision(values):
     for (b, c), part in values.groupby(["b", "c"]):
         found = value_bins(part["value"].to_numpy(dtype=np.float32), bin_size=b, cutoff=c, form="published")
@@ -65,6 +114,14 @@ def test_golden_segments(golden):
         np.testing.assert_array_equal(found, part["bin_right_closed"])
         agreed = (part["all_conventions_agree"] == 1).to_numpy()
         np.testing.assert_array_equal(found[agreed], part["bin_average_rank"].to_numpy()[agreed])
+        # left-closed, a value that lies on an edge is one bin further up
+        left = part["bin_left_closed"].to_numpy()
+        known = part["value"].to_numpy()
+        known = known[known > 0]
+        edges = np.quantile(known, np.arange(1, n_bins) / n_bins) if len(known) else known
+        further = [(edges == value).sum() if value > 0 else 0 for value in part["value"]]
+        np.testing.assert_array_equal(left - found, further)
+    assert (table["bin_left_closed"] > table["bin_right_closed"]).any()
 
 
 def test_segments_hold_equal_numbers():

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from bulkformer_tl.metrics import hel_sensitivity, npv_50, sensitivity
+from bulkformer_tl.metrics import hel_sensitivity, lowest_bin, npv_50, sensitivity
 
 
 @pytest.fixture
@@ -23,6 +23,9 @@ def test_definitions_equal_the_goldens(cases):
         hel = hel_sensitivity(truth, prediction, cutoff=case["c_bin"], mask=mask)
         assert hel == pytest.approx(case["hel_sensitivity"])
         assert npv_50(truth, prediction, mask=mask) == pytest.approx(case["npv_50"])
+        split = lowest_bin(truth, prediction, mask=mask)
+        assert split == pytest.approx({name: case[f"truth_one_predicted_{name}"] for name in split})
+        assert set(split) == {"one", "zero", "above_one"}
 
 
 def test_published_deviations_are_not_reproduced(cases):
@@ -39,11 +42,33 @@ def test_published_deviations_are_not_reproduced(cases):
         assert printed == counted + ((truth > 8) & (mask == 1)).sum()
 
 
+def test_bins_of_another_gene_are_no_neighbours(cases):
+    """The published code compares joint indices, in which bin 0 of the next gene follows the highest bin."""
+    for case in cases:
+        truth, prediction, mask = (np.array(case[name]) for name in ("truth", "prediction", "mask"))
+        printed = case["published_code_printed"]
+        wrong = case["published_code_printed_with_wrong_gene_predictions"]
+        highest = case["n_bins"] - 1
+        rows, genes = np.array(case["wrong_gene_predictions"]).T
+        assert mask[rows, genes].all()
+        assert (truth[rows, genes] == highest).all()
+        assert (prediction[rows, genes] >= highest - 1).all()
+        # within a gene its bin 0 is as far from the highest bin as can be
+        own = prediction.copy()
+        own[rows, genes] = 0
+        for name in ("Nonzero tokens predicted off by one", "HEL tokens predicted off by one"):
+            assert wrong[name] == printed[name]
+        right = hel_sensitivity(truth, prediction, cutoff=case["c_bin"], mask=mask)
+        lost = len(rows) / case["n_masked_above_c"]
+        assert hel_sensitivity(truth, own, cutoff=case["c_bin"], mask=mask) == pytest.approx(right - lost)
+
+
 def test_by_hand_without_mask():
     truth, prediction = [0, 0, 1, 5, 9, 12], [0, 3, 1, 4, 10, 9]
     assert sensitivity(truth, prediction) == 1 / 4
     assert hel_sensitivity(truth, prediction, cutoff=4) == 2 / 3
     assert npv_50(truth, prediction) == 1.0
+    assert lowest_bin([1, 1, 1, 1, 0, 2], [0, 1, 1, 7, 1, 1]) == {"one": 0.5, "zero": 0.25, "above_one": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -67,3 +92,5 @@ def test_undefined_shares_are_refused():
         hel_sensitivity([0, 8], [0, 8], cutoff=8)
     with pytest.raises(ValueError, match="predicted unexpressed"):
         npv_50([0, 8], [1, 8])
+    with pytest.raises(ValueError, match=r"barely expressed \(true bin 1\)"):
+        lowest_bin([0, 8], [0, 8])

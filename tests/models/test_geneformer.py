@@ -116,10 +116,39 @@ def test_golden_token_vectors(load, counts, expected, version, layer):
     wanted = expected[f"{version}.layer{layer}.tokens_first3"]
     for own, vectors in zip(wanted, model.token_vectors(tokens), strict=True):
         close(vectors, own[: len(vectors)])
-    for own, vectors in zip(
-        expected[f"{version}.raw.hidden_states_0"], model.token_vectors(tokens, emb_layer=-2), strict=True
-    ):
-        close(vectors, own[: len(vectors)])
+    for number, own_layer in enumerate((-2, -1, 0)):
+        wanted = expected[f"{version}.raw.hidden_states_{number}"]
+        for own, vectors in zip(wanted, model.token_vectors(tokens, emb_layer=own_layer), strict=True):
+            close(vectors, own[: len(vectors)])
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_golden_inputs_and_logits(load, counts, expected, version):
+    model = load(version)
+    ids, mask, logits = (expected[f"{version}.raw.{name}"] for name in ("input_ids", "attention_mask", "logits"))
+    for own, row, attended, scores in zip(model.tokenize(counts(version)[:3]), ids, mask, logits, strict=True):
+        n = len(own)
+        np.testing.assert_array_equal(row[:n], own)
+        assert attended.tolist() == [1] * n + [0] * (len(row) - n)
+        assert (row[n:] == model.dictionary.specials["<pad>"]).all()
+        with torch.inference_mode():
+            close(model.network(input_ids=row[None, :n]).logits[0], scores[:n])
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_samples_stay_in_their_order(load, counts, geneformer_cells, order, version):
+    """The reference returns them by length, longest first; what comes back here is that of the row that went in."""
+    lengths = pd.Series([len(own) for own in load(version).tokenize(counts(version))], geneformer_cells.obs_names)
+    returned = order[f"{version}.returned_cell_order"]
+    assert sorted(returned) == sorted(geneformer_cells.obs_names) != returned
+    assert lengths[returned].is_monotonic_decreasing
+    assert not lengths.is_monotonic_decreasing
+
+
+def test_golden_counts_are_one_and_the_same(files, geneformer_cells):
+    table = pd.read_csv(files / "cells_counts.csv", index_col=0)
+    np.testing.assert_array_equal(table.pop("n_counts"), geneformer_cells.obs["n_counts"])
+    pd.testing.assert_frame_equal(table, geneformer_cells.to_df(), check_names=False, check_dtype=False)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

@@ -1,7 +1,7 @@
 """Splits, scores, baselines and result tables of an honest evaluation, on arrays."""
 
 from bulkformer_tl.metrics._baselines import baseline, baseline_names, probe
-from bulkformer_tl.metrics._binned import hel_sensitivity, npv_50, sensitivity
+from bulkformer_tl.metrics._binned import hel_sensitivity, lowest_bin, npv_50, sensitivity
 from bulkformer_tl.metrics._classification import (
     auprc,
     auroc,
@@ -62,6 +62,7 @@ __all__ = [
     "leave_one_group_out",
     "leave_pair_out",
     "log_rank",
+    "lowest_bin",
     "near_duplicates",
     "nmi",
     "npv_50",

@@ -97,6 +97,32 @@ def npv_50(truth: ArrayLike, prediction: ArrayLike, *, mask: ArrayLike | None = 
     return _share(true == 0, predicted == 0, "predicted unexpressed (bin 0)")
 
 
+def lowest_bin(truth: ArrayLike, prediction: ArrayLike, *, mask: ArrayLike | None = None) -> dict[str, float]:
+    """Split barely expressed genes (true bin 1) by what is predicted of them, as the paper's Table 3 does.
+
+    Parameters
+    ----------
+    truth
+        True bins, whole numbers from 0, shape (N, G) or (N,).
+    prediction
+        Predicted bins, same shape.
+    mask
+        Where to look (the masked genes), same shape; ``None`` looks everywhere.
+
+    Returns
+    -------
+    Shares ``"one"``, predicted exactly, ``"zero"``, taken for unexpressed, and ``"above_one"``; they sum to 1.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, bins are not whole numbers from 0, or no gene in the mask has the true bin 1.
+    """
+    true, predicted = _bins(truth, prediction, mask)
+    found = {"one": predicted == 1, "zero": predicted == 0, "above_one": predicted > 1}
+    return {name: _share(where, true == 1, "barely expressed (true bin 1)") for name, where in found.items()}
+
+
 def _bins(
     truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
