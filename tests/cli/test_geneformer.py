@@ -13,14 +13,9 @@ pytest.importorskip("transformers")
 
 
 @pytest.fixture
-def files(golden, tmp_path, monkeypatch):
-    source = golden / "geneformer"
-    shutil.copytree(source / "model_v1", tmp_path / "tiny")
-    shutil.copy(source / "token_dictionary_v1.json", tmp_path / "tiny" / "token_dictionary.json")
-    for name in ("gene_median_dictionary.json", "ensembl_mapping_dictionary.json"):
-        shutil.copy(source / name, tmp_path / "tiny" / name)
-    adata = ad.read_h5ad(source / "cells.h5ad")
-    adata.var_names = adata.var["ensembl_id"].astype(str)
+def files(geneformer_folders, geneformer_cells, tmp_path, monkeypatch):
+    shutil.copytree(geneformer_folders["v1"], tmp_path / "tiny")
+    adata = geneformer_cells.copy()
     adata.var_names.name = None
     adata.write_h5ad(tmp_path / "cells.h5ad")
     monkeypatch.chdir(tmp_path)

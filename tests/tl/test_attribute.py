@@ -159,17 +159,11 @@ def test_results_go_through_a_file(explained, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["bioformer", "geneformer"])
-def test_encoders_of_tokens(family, golden):
+def test_encoders_of_tokens(family, geneformer_folders):
     rng = np.random.default_rng(0)
     if family == "geneformer":
         pytest.importorskip("transformers")
-        folder = golden / "geneformer"
-        model = bf.models.load_geneformer(
-            folder / "model_v2",
-            tokens=folder / "token_dictionary_v2.json",
-            medians=folder / "gene_median_dictionary.json",
-            device="cpu",
-        )
+        model = bf.models.load_geneformer(geneformer_folders["v2"], device="cpu")
     else:
         torch.manual_seed(0)
         sizes = {"n_bins": 8, "dim": 16, "layers": 1, "heads": 2, "feed_forward": 32}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import anndata as ad
@@ -11,6 +12,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 import bulkformer_tl as bf
+from bulkformer_tl._vocabulary import GeneVocabulary
 from bulkformer_tl.metrics import Protocol
 
 QUICK = Protocol(n_splits=3, n_bootstrap=200, duplicates=None, baselines=("majority", "pca"))
@@ -78,6 +80,39 @@ def test_models_are_run_and_their_vectors_kept(cohort, latest, tmp_path):
     pd.testing.assert_frame_equal(
         ad.read_h5ad(tmp_path / "cohort.h5ad").uns["compare_kind"]["scores"], found["scores"], check_dtype=False
     )
+
+
+def test_ranks_bins_and_magnitudes_in_one_call(golden, geneformer_folders, geneformer_cells, latest):
+    """A Geneformer, a BioFormer and a BulkFormer, each on what it reads of the same samples."""
+    pytest.importorskip("transformers")
+    folder = golden / "bioformers"
+    heads = json.loads((folder / "model_config.json").read_text())["num_attention_heads"]
+    genes = GeneVocabulary(geneformer_cells.var_names[:12].to_numpy(dtype=str), name="twelve")
+    bins = bf.models.load_bioformers(folder / "model_weights.safetensors", genes=genes, heads=heads, device="cpu")
+    others = np.random.default_rng(0).poisson(20, (geneformer_cells.n_obs, len(latest.vocabulary)))
+    adata = ad.AnnData(
+        np.hstack([geneformer_cells.X.toarray(), others]).astype(np.float32),
+        obs=geneformer_cells.obs[["state"]],
+        var=pd.DataFrame(index=[*geneformer_cells.var_names, *latest.vocabulary.ids]),
+    )
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = np.log1p(adata.X / adata.X.sum(axis=1, keepdims=True) * 1e3)
+    models = {
+        "ranks": {"model": f"geneformer:{geneformer_folders['v2']}", "layer": "counts"},
+        "bins": {"model": bins, "layer": "counts"},
+        "magnitudes": {"model": latest},
+    }
+    found = run(adata, "state", models=models, protocol=replace(QUICK, n_splits=2))
+    for name, options in models.items():
+        alone = bf.tl.embed(adata, **options, key_added="alone", copy=True)
+        np.testing.assert_array_equal(adata.obsm[f"X_{name}"], alone.obsm["X_alone"])
+    assert len(set(found["params"]["checksums"])) == 3
+    assert set(found["scores"]["representation"]) == {*models, "majority", "pca"}
+    pairs = set(zip(found["differences"]["representation"], found["differences"]["baseline"], strict=True))
+    assert {(one, other) for one in models for other in models if one != other} <= pairs
+    axes = bf.pl.scores(adata, "compare_state")
+    assert set(models) <= {label.get_text() for label in axes.get_yticklabels()}
+    plt.close(axes.figure)
 
 
 def test_copy_and_picture():

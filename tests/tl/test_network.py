@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import anndata as ad
 import networkx as nx
@@ -273,6 +272,28 @@ def vectors_of_clusters():
     return adata
 
 
+def test_confidence_of_dorothea_is_left_to_the_caller(tmp_path):
+    """All its levels are known pairs; a table of some of them is another one."""
+    adata, pairs = planted()
+    table = pd.DataFrame(
+        {
+            "tf": pairs["source"],
+            "confidence": ["A", "D"] * 10,
+            "target": pairs["target"],
+            "mor": [1, -1] * 10,
+            "tf_ensembl": "",
+            "target_ensembl": "",
+        }
+    )
+    table.to_csv(tmp_path / "dorothea.csv.gz", index=False)
+    genes, known = adata.var_names.tolist(), {}
+    trusted = pd.read_csv(tmp_path / "dorothea.csv.gz").query("confidence in ['A', 'B', 'C']")
+    for name, given in (("all", tmp_path / "dorothea.csv.gz"), ("trusted", trusted)):
+        edges(adata, genes, method="coexpression", regulators=given, n_edges=1)
+        known[name] = adata.uns["network"]["recovery"]["n_known"].unique().tolist()
+    assert known == {"all": [20], "trusted": [10]}
+
+
 def test_cosine_and_programs_of_five_genes_or_more():
     adata = vectors_of_clusters()
     adata.varm["other"] = adata.varm["genes"][:, ::-1] * 2
@@ -314,16 +335,10 @@ def test_most_variable_genes_are_taken():
     assert adata.uns["network"]["params"]["n_targets"] == adata.n_vars - 1
 
 
-def test_geneformer(golden, tmp_path):
+def test_geneformer(geneformer_folders):
     pytest.importorskip("transformers")
-    files = golden / "geneformer"
-    folder = tmp_path / "tiny"
-    shutil.copytree(files / "model_v2", folder)
-    shutil.copy(files / "token_dictionary_v2.json", folder / "token_dictionary.json")
-    for name in ("gene_median_dictionary.json", "ensembl_mapping_dictionary.json"):
-        shutil.copy(files / name, folder / name)
-    model = bf.models.load(f"geneformer:{folder}", device="cpu")
-    ids = list(json.loads((files / "gene_median_dictionary.json").read_text()))
+    model = bf.models.load(f"geneformer:{geneformer_folders['v2']}", device="cpu")
+    ids = list(json.loads((geneformer_folders["v2"] / "gene_median_dictionary.json").read_text()))
     rng = np.random.default_rng(0)
     genes = [gene for gene in model.vocabulary.ids if gene in ids][:30]
     counts = (rng.poisson(20, (5, 30)) * (rng.random((5, 30)) < 0.6)).astype(np.float32)

@@ -343,17 +343,11 @@ def bioformer():
 
 @pytest.mark.parametrize("pooling", [None, "mean"])
 @pytest.mark.parametrize("family", ["bioformer", "geneformer"])
-def test_other_encoders(family, pooling, values, labels, golden):
+def test_other_encoders(family, pooling, values, labels, geneformer_folders):
     counts = np.nan_to_num(np.round(values * 20))
     if family == "geneformer":
         pytest.importorskip("transformers")
-        folder = golden / "geneformer"
-        model = bf.models.load_geneformer(
-            folder / "model_v2",
-            tokens=folder / "token_dictionary_v2.json",
-            medians=folder / "gene_median_dictionary.json",
-            device="cpu",
-        )
+        model = bf.models.load_geneformer(geneformer_folders["v2"], device="cpu")
         counts = np.resize(counts, (N, len(model.vocabulary)))
     else:
         model = bioformer()

@@ -104,7 +104,8 @@ def network(
         Numbers of layers, from 0, or from the end as -1, -2, ...; ``None`` takes all, with equal weight.
     regulators
         Names of regulators, at which edges then start; or a table (or CSV file) with the columns ``source`` (or
-        ``tf``) and ``target``, such as CollecTRI or DoRothEA, with whose pairs the network is compared.
+        ``tf``) and ``target``, such as CollecTRI or DoRothEA, with whose pairs the network is compared; other columns,
+        such as DoRothEA's ``confidence``, are not read: pass the rows that you trust.
     n_edges
         Edges that each target keeps.
     resamples
