@@ -10,7 +10,7 @@ import torch
 from sklearn.decomposition import FactorAnalysis
 
 import bulkformer_tl as bf
-from bulkformer_tl._vocabulary import GeneVocabulary
+from bulkformer_tl._vocabulary import GeneVocabulary, entrez_table, gene_table, symbol_table
 from bulkformer_tl.models._latest import LatestConfig, LatestNetwork
 from bulkformer_tl.models._mini import MiniConfig, MiniNetwork
 from bulkformer_tl.models._neighbour_model import pack
@@ -185,6 +185,44 @@ def test_genes_go_by_symbol(adata):
     assert set(found.index) == {"TP53", "ENSG00000136997"}
 
 
+@pytest.fixture(scope="module")
+def called() -> dict[str, list[str]]:
+    """Names of genes of each kind."""
+    entrez = entrez_table()
+    genes = pd.Series(entrez.index, index=entrez.to_numpy())
+    genes = genes[~genes.index.duplicated()]
+    symbols = gene_table()["symbol"].reindex(genes.index)
+    known = (symbol_table().reindex(symbols) == symbols.index).to_numpy()
+    ids = symbols.index[known][:G]
+    return {
+        "ensembl": ids.tolist(),
+        "versions": [f"{name}.7" for name in ids],
+        "symbol": symbols[ids].tolist(),
+        "entrez": genes[ids].tolist(),
+    }
+
+
+@pytest.mark.parametrize("asked", ["ensembl", "versions", "symbol"])
+@pytest.mark.parametrize("columns", ["ensembl", "versions", "symbol", "entrez"])
+def test_genes_go_by_any_of_their_names(adata, called, columns, asked):
+    model = make_model("g2")
+    model.vocabulary = GeneVocabulary(np.array(called["ensembl"]))
+    adata.var_names = called[columns]
+    own, other = (
+        run(adata[:2].copy(), called[kind][3:5], model=model, identifiers=columns.replace("versions", "ensembl"))
+        for kind in (columns, asked)
+    )
+    assert set(other.index) == set(called[asked][3:5])
+    np.testing.assert_array_equal(own.loc[called[columns][3:5], "effect"], other.loc[called[asked][3:5], "effect"])
+    with pytest.raises(KeyError, match="ENSG99999999999"):
+        run(
+            adata,
+            [called[asked][0], "ENSG99999999999"],
+            model=model,
+            identifiers=columns.replace("versions", "ensembl"),
+        )
+
+
 def test_synergy_is_what_goes_beyond_added_moves(adata, g2):
     base = vectors(adata, g2)
     one, two, both = (vectors(deleted(adata, *g), g2) for g in ((IDS[1],), (IDS[2],), (IDS[1], IDS[2])))
@@ -253,6 +291,34 @@ def test_the_null_is_matched():
             pairs = zip(sorted(item.genes, key=level.item), sorted(other.genes, key=level.item), strict=True)
             for own, drawn_gene in pairs:
                 assert abs(level[own] - level[drawn_gene]) < 1.5
+
+
+def test_no_null_of_genes_that_are_expressed_otherwise():
+    rng = np.random.default_rng(0)
+    level, degree = np.arange(300.0), rng.integers(0, 50, 300)
+    usable = (level >= 100) & (level < 200)
+    genes = (5, 130, 250)
+    items = [Perturbation(str(gene), "gene", (gene,)) for gene in genes]
+    items.append(Perturbation("all", "set", genes))
+    low, inside, high, several = matched_genes(items, level, degree, usable, n_null=5, rng=rng)
+    assert (low, high) == ([], [])
+    assert len(inside) == 5
+    assert several
+    assert all(len(other.genes) == 1 and usable[list(other.genes)].all() for other in several)
+    assert matched_genes(items, level, degree, usable & False, n_null=5, rng=rng) == [[]] * 4
+
+
+def test_a_null_of_genes_that_some_samples_do_not_express(adata, g2):
+    # each gene is 0 in one sample, and one in all but one
+    adata.X[np.arange(G) % N, np.arange(G)] = 0
+    adata.X[1:, 0] = 0
+    adata.X[0, 0] = 0.1
+    with pytest.warns(UserWarning, match=rf"1 of {G} perturbations, such as '{IDS[0]}', have no null: no gene that"):
+        found = run(adata, model=g2, n_null=3)
+    assert found["n"].drop(IDS[0]).eq(N - 1).all()
+    statistics = found[["null", "auc", "p", "fdr"]]
+    assert statistics.drop(IDS[0]).notna().all(axis=None)
+    assert statistics.loc[IDS[0]].isna().all()
 
 
 def test_a_stop_is_resumed_and_work_is_shared(adata, g2, tmp_path, monkeypatch):

@@ -247,6 +247,30 @@ def test_synergy_and_null(counts, specials):
     assert ((table["p"] > 0) & (table["p"] <= table["fdr"])).all()
 
 
+def test_a_null_where_the_context_cuts(model, counts):
+    # four genes that all samples read, six that every other one reads, and one that a single sample reads
+    counts.X[:] = 1
+    counts.X[:, :4] = 1000
+    counts.X[::2, 4:10], counts.X[1::2, 10:16] = 500, 500
+    counts.X[::2, 4], counts.X[0, [4, 29]] = 900, [1, 100]
+    with pytest.warns(UserWarning, match=rf"1 of \d+ perturbations, such as '{IDS[29]}', have no null"):
+        found = bf.tl.perturb(counts, None, model=model, n_null=3, copy=True)
+    table = found.uns["perturb"]["table"].set_index("perturbation")
+    read = table[table["n"] > 0]
+    assert read["n"].sort_values().tolist() == [1, 2, *[3] * 11, *[N] * 4]
+    assert read["null"].drop(IDS[29]).notna().all()
+    assert np.isnan(read.loc[IDS[29], "null"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_null_of_cells_that_read_different_genes(load, cells, version):
+    few = cells[:12].copy()
+    with pytest.warns(UserWarning, match="have no null"):
+        table = perturbed(few, None, model=load(version), n_null=5).uns["perturb"]["table"]
+    read = table[table["n"] > 0]
+    assert read["null"].notna().mean() > 0.8
+
+
 def test_heads_and_other_pooling(load, cells):
     model = load("v2")
     bf.tl.embed(cells, model=model, pooling="mean")

@@ -122,7 +122,8 @@ class RankPasses:
 
         As published, the token of a deleted gene is taken out, and nothing comes in from behind the context; that of an
         overexpressed one goes to the front, where several stand in the order in which they are named. Any other change
-        is one of counts, which are ranked again.
+        is one of counts, which are ranked again; where it leaves 0 of all its genes, by a factor or a quantile, it is a
+        deletion.
 
         Parameters
         ----------

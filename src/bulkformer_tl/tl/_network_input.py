@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from bulkformer_tl._anndata import get_matrix, row_blocks
-from bulkformer_tl._vocabulary import gene_table, strip_version, symbol_table
 from bulkformer_tl.encodings._correlate import Moments
 from bulkformer_tl.tl._columns import column
+from bulkformer_tl.tl._gene_names import find_genes
 from bulkformer_tl.tl._samples import all_expression
 
 if TYPE_CHECKING:
@@ -77,21 +77,6 @@ class Plan:
         """Where source and target are one gene, (K, Q)."""
         same: NDArray[np.bool_] = self.sources[:, None] == self.targets
         return same
-
-
-def find_genes(adata: AnnData, names: Sequence[str]) -> NDArray[np.intp]:
-    """Return the column of each gene, by its name in ``var_names``, Ensembl id or symbol; -1 where there is none."""
-    columns = pd.Index(adata.var_names.astype(str))
-    ids = pd.Index(strip_version(columns))
-    wanted = pd.Index([str(name) for name in names])
-    as_id = pd.Index(symbol_table().reindex(wanted).fillna("").to_numpy(dtype=str))
-    as_symbol = pd.Index(gene_table()["symbol"].reindex(strip_version(wanted)).fillna("").to_numpy(dtype=str))
-    found = np.full(len(wanted), -1, dtype=np.intp)
-    for index, asked in ((columns, wanted), (ids, pd.Index(strip_version(wanted))), (ids, as_id), (columns, as_symbol)):
-        known = index[~index.duplicated()]
-        places = pd.Series(np.flatnonzero(~index.duplicated()), index=known).reindex(asked).fillna(-1)
-        found = np.where(found < 0, places.to_numpy(dtype=np.intp), found)
-    return found
 
 
 def read_groups(adata: AnnData, groupby: str | None, least: int) -> tuple[list[str], NDArray[np.intp]]:
@@ -166,7 +151,7 @@ def choose_genes(
         chosen = np.sort(columns[order[spread[order] > 0]])
     else:
         listed = [genes] if isinstance(genes, str) else [str(name) for name in genes]
-        chosen = find_genes(adata, listed)
+        chosen = find_genes(adata.var_names, listed)
         absent = [name for name, place in zip(listed, chosen, strict=True) if place < 0 or not usable[place]]
         if absent:
             message = (
@@ -228,7 +213,7 @@ def place_regulators(
         If no regulator is there, or, of a table, no pair.
     """
     names, pairs = read_regulators(given)
-    found = find_genes(adata, names)
+    found = find_genes(adata.var_names, names)
     here = found[found >= 0]
     sources = np.unique(here[usable[here]])
     if not len(sources):
@@ -240,7 +225,7 @@ def place_regulators(
     if pairs is None:
         return sources, None
     row = pd.Series(found, index=names).reindex(pairs["source"]).to_numpy()
-    other = find_genes(adata, pairs["target"].tolist())
+    other = find_genes(adata.var_names, pairs["target"].tolist())
     known = np.zeros((len(sources), len(targets)), dtype=bool)
     rows, columns = pd.Index(sources).get_indexer(pd.Index(row)), pd.Index(targets).get_indexer(pd.Index(other))
     inside = (rows >= 0) & (columns >= 0) & (row != other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,10 +102,10 @@ def perturb(
         that come first; with 0 for none. ``None`` runs exact passes for all. The order of genes has no
         slope, so that there is no screen for a Geneformer.
     n_null
-        Genes to compare each with, drawn among those that are as much expressed in these samples and have as many
-        neighbours in the model's gene graph (for combinations and sets as many such genes); they are perturbed in the
-        same way. For a Geneformer, which has no graph, expression is what genes are ranked by. 0 leaves the comparison
-        out.
+        Genes to compare each with, drawn among those that can be changed in at least half of these samples, are as much
+        expressed in them and have as many neighbours in the model's gene graph (for combinations and sets as many such
+        genes); they are perturbed in the same way. For a Geneformer, which has no graph, expression is what genes are
+        ranked by. Where there are none, a warning says so. 0 leaves the comparison out.
     per_sample
         Also write the effect on each sample.
     store
@@ -127,10 +128,10 @@ def perturb(
         with Student's 95 % interval over samples ``low`` to ``high``. With a screen ``first_order``, its estimate.
         With a null its mean effect ``null``, the share ``auc`` of pairs of samples in which the perturbation exceeds
         the null, and the rank-sum test's ``p`` and ``fdr`` (Benjamini and Hochberg), two-sided where effects have a
-        sign. From 20 perturbations on, ``impact``: how likely the effect belongs to the upper one of two components of
-        a Gaussian mixture of log10 \|effect\|. For combinations ``expected``, the effect if the moves of their genes
-        added up, ``synergy``, what goes beyond it, its interval, and ``synergy_p`` and ``synergy_fdr`` by the
-        signed-rank test.
+        sign; ``NaN`` where no gene is as much expressed. From 20 perturbations on, ``impact``: how likely the effect
+        belongs to the upper one of two components of a Gaussian mixture of log10 \|effect\|. For combinations
+        ``expected``, the effect if the moves of their genes added up, ``synergy``, what goes beyond it, its interval,
+        and ``synergy_p`` and ``synergy_fdr`` by the signed-rank test.
     ``adata.obsm[key_added]`` : :class:`numpy.ndarray` (shape ``(n_obs, columns)``, dtype ``float32``)
         With ``per_sample``: effects, in the order of ``adata.uns[key_added]["columns"]``; ``NaN`` without a pass.
     ``adata.varm[key_added]`` : :class:`numpy.ndarray` (shape ``(n_vars, columns)``, dtype ``float32``)
@@ -205,6 +206,8 @@ def perturb(
     if genewise:
         results[keys.genes], tables["gene_columns"] = _of_genes(adata, run, found)
     write_results(target, key_added, results, params, tables)
+    if n_null:
+        _warn_alone(tables["table"])
     return target if copy else None
 
 
@@ -251,6 +254,19 @@ def _check_size(adata: AnnData, cases: Cases, perturbations: list[Perturbation])
             "readout='sample'"
         )
         raise ValueError(message)
+
+
+def _warn_alone(table: pd.DataFrame) -> None:
+    """Say which perturbations nothing was found for to compare them with."""
+    done = table[table["n"] > 0]
+    alone = done.loc[done["null"].isna(), "perturbation"].unique() if "null" in table else []
+    if len(alone):
+        message = (
+            f"{len(alone)} of {done['perturbation'].nunique()} perturbations, such as {alone[0]!r}, have no null: no "
+            "gene that can be changed in half of the samples is as much expressed. Their null, auc, p and fdr are NaN; "
+            "perturb samples that express the same genes together, or pass n_null=0"
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def _describe(readout: AnyReadout) -> str:

@@ -37,7 +37,8 @@ class Change:
         to the first rank is for models of ranks. ``"inhibit"`` and ``"activate"``: less or more, by a factor or to a
         quantile. ``"set"``: to a value.
     factor
-        What TPM, or counts, are multiplied with: from 0 to below 1 to inhibit, above 1 to activate.
+        What TPM, or counts, are multiplied with: from 0 to below 1 to inhibit, above 1 to activate. For a model of
+        ranks 0 is a deletion: the gene's token goes, and nothing comes in from behind the context.
     quantile
         To this quantile of the gene among the samples of the cohort, between 0 and 1. A sample that is already below
         (inhibit) or above (activate) stays as it is. Of counts, which are divided by the sum of their sample.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 EXPRESSION_BINS, DEGREE_BINS = 10, 3
 #: Genes that a bin should hold for each one that is drawn from it.
 ROOM = 3
+#: Bin of genes that are expressed less, or more, than all there are to draw from.
+OUTSIDE = -1
 
 
 def matched_genes(
@@ -49,7 +51,8 @@ def matched_genes(
 
     Returns
     -------
-    For each perturbation at most ``n_null`` others; fewer where a bin holds fewer.
+    For each perturbation at most ``n_null`` others; fewer where a bin holds fewer, and none for genes that are
+    expressed less, or more, than all usable ones. Of a set, such genes are left out.
     """
     pool = rng.permutation(np.flatnonzero(usable))
     bins = _bins(level, degree, pool, n_null)
@@ -57,7 +60,8 @@ def matched_genes(
     found = []
     for item in perturbations:
         if len(item.genes) == 1:
-            others = [gene for gene in members[bins[item.genes[0]]][: n_null + 1] if gene != item.genes[0]][:n_null]
+            alike = members.get(bins[item.genes[0]], pool[:0])[: n_null + 1]
+            others = [gene for gene in alike if gene != item.genes[0]][:n_null]
             found.append([Perturbation(f"gene {gene}", "gene", (int(gene),)) for gene in others])
             continue
         drawn = (_draw(item.genes, bins, members, rng) for _ in range(n_null))
@@ -68,13 +72,13 @@ def matched_genes(
 def _draw(
     genes: tuple[int, ...],
     bins: NDArray[np.int64],
-    members: dict[int, NDArray[np.int64]],
+    members: dict[Any, NDArray[np.int64]],
     rng: np.random.Generator,
 ) -> tuple[int, ...]:
     """Draw a gene from the bin of each gene, none twice and none of these."""
     taken = set(genes)
     for gene in genes:
-        left = [int(other) for other in members[bins[gene]] if other not in taken]
+        left = [int(other) for other in members.get(bins[gene], ()) if other not in taken]
         if left:
             taken.add(left[rng.integers(len(left))])
     return tuple(sorted(taken - set(genes)))
@@ -84,6 +88,8 @@ def _bins(
     level: NDArray[np.float64], degree: NDArray[np.int64], pool: NDArray[np.int64], n_null: int
 ) -> NDArray[np.int64]:
     """Return the bin of each gene, (G,)."""
+    if not len(pool):
+        return np.full(len(level), OUTSIDE)
     count = int(np.clip(len(pool) // (ROOM * DEGREE_BINS * n_null), 1, EXPRESSION_BINS))
     outer = _quantile_bins(level, level[pool], count)
     bins = np.zeros(len(level), dtype=np.int64)
@@ -92,7 +98,7 @@ def _bins(
         # a bin too small to be divided stays whole
         parts = DEGREE_BINS if len(there) >= 2 * DEGREE_BINS * n_null else 1
         bins[here] = code * DEGREE_BINS + _quantile_bins(degree, degree[there], parts)[here]
-    return bins
+    return np.where((level >= level[pool].min()) & (level <= level[pool].max()), bins, OUTSIDE)
 
 
 def _quantile_bins(values: NDArray[np.number], among: NDArray[np.number], count: int) -> NDArray[np.int64]:

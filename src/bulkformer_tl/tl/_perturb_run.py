@@ -139,7 +139,11 @@ class Run:
         """Return effects of what to compare with, (N, M, O), and for each item the positions of its own."""
         if not n_null or not items:
             return None, [np.empty(0, dtype=np.intp)] * len(items)
-        possible = np.logical_and.reduce([~np.isnan(self.editor.becomes(row)) for row in self.values])
+        counts = np.zeros(self.values.shape[1], dtype=np.int64)
+        for row in self.values:
+            counts += ~np.isnan(self.editor.becomes(row))
+        # those that every sample has would be the highest ones alone
+        possible = 2 * counts >= max(len(self.values), 1)
         level = self.editor.level(self.values)
         degree = np.bincount(self.passes.edges.ravel(), minlength=len(level))
         drawn = matched_genes(items, level, degree, possible, n_null=n_null, rng=rng)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from bulkformer_tl._vocabulary import symbol_table
+from bulkformer_tl.tl._gene_names import find_genes
 from bulkformer_tl.tl._gene_sets import read_gene_sets
 
 if TYPE_CHECKING:
@@ -69,14 +69,13 @@ class Names:
     def find(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Return the position of each gene in the vocabulary, -1 for those that adata or the model lacks."""
         positions = np.flatnonzero(self.match.found)
-        here = pd.Series(positions, index=self.columns[self.match.columns[positions]])
-        ids = pd.Series(positions, index=self.vocabulary.ids[positions])
-        wanted = pd.Index(names)
-        by_symbol = pd.Index(symbol_table().reindex(wanted).fillna("").to_numpy(dtype=str))
-        found = here.reindex(wanted).to_numpy(dtype=np.float64)
-        for other in (ids.reindex(wanted), ids.reindex(by_symbol)):
-            found = np.where(np.isnan(found), other.to_numpy(dtype=np.float64), found)
-        return np.asarray(np.nan_to_num(found, nan=-1), dtype=np.int64)
+        gene_of = np.full(len(self.columns) + 1, -1, dtype=np.int64)
+        gene_of[self.match.columns[positions]] = positions
+        # -1 is the last place, which no column has
+        found = gene_of[find_genes(self.columns, names)]
+        # columns may be called by what is neither id nor symbol, and their genes by either
+        others = find_genes(self.vocabulary.ids[positions], names)
+        return np.where((found < 0) & (others >= 0), positions[others], found)
 
     def need(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Return the positions, or say which are not there."""
