@@ -258,8 +258,9 @@ def _check_size(adata: AnnData, cases: Cases, perturbations: list[Perturbation])
 
 def _warn_alone(table: pd.DataFrame) -> None:
     """Say which perturbations nothing was found for to compare them with."""
+    # without exact passes there is no such column
     done = table[table["n"] > 0]
-    alone = done.loc[done["null"].isna(), "perturbation"].unique() if "null" in table else []
+    alone = done.loc[done.get("null", done["effect"]).isna(), "perturbation"].unique()
     if len(alone):
         message = (
             f"{len(alone)} of {done['perturbation'].nunique()} perturbations, such as {alone[0]!r}, have no null: no "
