@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -46,3 +47,23 @@ def geneformer_cells(golden: Path) -> ad.AnnData:
     adata.var_names = adata.var["ensembl_id"].astype(str)
     adata.obs_names = adata.obs["cell_id"].astype(str)
     return adata
+
+
+@pytest.fixture
+def wide_geneformer(geneformer_folders: dict[str, Path], tmp_path: Path) -> Path:
+    """A random network of 64 dimensions in place of the golden one, whose 32 are too few for 4 bits."""
+    transformers = pytest.importorskip("transformers")
+    import torch
+    from safetensors.torch import save_file
+
+    folder = Path(shutil.copytree(geneformer_folders["v2"], tmp_path / "wide"))
+    # vectors of random weights hardly differ between samples, and less than dropout makes them
+    changes = {"hidden_size": 64, "intermediate_size": 128, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = transformers.BertForMaskedLM(transformers.BertConfig.from_pretrained(folder))
+    state = {name: own.contiguous().clone() for name, own in network.state_dict().items() if "decoder" not in name}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder

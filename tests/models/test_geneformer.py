@@ -485,22 +485,11 @@ def test_bad_options(folder, options, match):
         models.load_geneformer(folder, **options)
 
 
-def wider(folder: Path) -> None:
-    """Put a random network of 64 dimensions in place of the golden one, whose 32 are too few for 4 bits."""
-    edit(folder / "config.json", hidden_size=64, intermediate_size=128)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = transformers.BertForMaskedLM(transformers.BertConfig.from_pretrained(folder))
-    state = {name: own.contiguous().clone() for name, own in network.state_dict().items() if "decoder" not in name}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-
-
 @pytest.mark.parametrize(("quantize", "cosine", "dtype"), [("8bit", 0.999, torch.int8), ("4bit", 0.9, torch.uint8)])
-def test_quantized_networks(folder, counts, quantize, cosine, dtype, tmp_path):
+def test_quantized_networks(wide_geneformer, counts, quantize, cosine, dtype, tmp_path):
     pytest.importorskip("bitsandbytes")
-    wider(folder)
-    plain = models.load_geneformer(folder, device="cpu")
-    model = models.load_geneformer(folder, quantize=quantize, device="cpu")
+    plain = models.load_geneformer(wide_geneformer, device="cpu")
+    model = models.load_geneformer(wide_geneformer, quantize=quantize, device="cpu")
     linear = model.network.bert.encoder.layer[0].intermediate.dense
     assert (model.precision, linear.weight.dtype, model.checksum) == (quantize, dtype, plain.checksum)
     values = counts("v2")[:4]

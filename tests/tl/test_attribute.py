@@ -195,12 +195,13 @@ def test_encoders_of_tokens(family, geneformer_folders):
         ({"n_steps": 1}, ValueError, "n_steps is 1; at least 2"),
         ({"samples": ["x"]}, KeyError, r"adata has no samples \['x'\] \(samples; 1 of 1 are absent\)"),
         ({"reference": "sample 1"}, ValueError, "reference is 'sample 1'; pass a list of names"),
+        ({"model": None}, ValueError, "trained on tiny, which is not loaded by its name; pass model="),
         ({"key_added": "a/b"}, ValueError, "cannot be written to a file"),
     ],
 )
 def test_bad_input(options, error, message, samples, adapter, model):
     with pytest.raises(error, match=message):
-        bf.tl.attribute(samples, adapter, model=model, copy=True, **options)
+        bf.tl.attribute(samples, adapter, **{"model": model, "copy": True, **options})
 
 
 def test_it_needs_captum(samples, adapter, model, monkeypatch):

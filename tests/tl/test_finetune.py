@@ -249,6 +249,8 @@ def test_predict_refuses_what_does_not_fit(adapted, samples, tmp_path):
     wrong = bf.models.BulkFormer(other, vocabulary, graph=graph, name="other", family="g3", denominator="all")
     with pytest.raises(ValueError, match=r"trained on tiny \(weights .* and other has the weights"):
         bf.tl.predict(samples, adapter, model=wrong)
+    with pytest.raises(ValueError, match="trained on tiny, which is not loaded by its name; pass model="):
+        bf.tl.predict(samples, adapter)
     taken = samples.copy()
     taken.obsm["finetune_state_proba"] = np.zeros((N, 2))
     with pytest.raises(ValueError, match="exists and was not written by this call"):

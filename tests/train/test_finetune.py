@@ -300,6 +300,58 @@ def test_search_keeps_the_configuration_that_validates_best(model, values, label
     assert all(np.array_equal(array, single[1].arrays[name]) for name, array in found.arrays.items())
 
 
+def test_a_search_over_epochs_reports_all_of_its_work(model, values, labels, monkeypatch):
+    pytest.importorskip("optuna")
+    import bulkformer_tl.train._finetune as module
+
+    bars = []
+
+    class Progress(module.Progress):
+        def __init__(self, total, *arguments):
+            super().__init__(total, *arguments)
+            self.expected, self.done = total, 0
+            bars.append(self)
+
+        def update(self, n):
+            self.done += n
+            super().update(n)
+
+    monkeypatch.setattr(module, "Progress", Progress)
+    config = FinetuneConfig(head_epochs=2, epochs=7, n_trials=3, space={"epochs": (1, 2)})
+    finetune(model, values, {"level": Target.of_classes(labels)}, config=config, validation=np.arange(N) % 4 == 0)
+    assert [(bar.expected, bar.done) for bar in bars] == [(3 * 2 * 30, 3 * 2 * 30)]
+
+
+@pytest.mark.parametrize("rare", ["event", "label"])
+def test_groups_are_left_out_by_which_training_can_stop(rare, model, values, labels, level):
+    some = np.zeros(N, dtype=bool)
+    # one group in each half of the folds knows anything
+    some[[0, 1, 2, 3, 20, 21, 22, 23]] = True
+    wanted = {
+        "event": Target.of_survival(1 + np.arange(N) % 4, some),
+        "label": Target.of_numbers(np.where(some, level, np.nan)),
+    }[rare]
+    for seed in range(3):
+        adapter = finetune(
+            model,
+            values,
+            {"level": Target.of_classes(labels), "rare": wanted},
+            config=FinetuneConfig(method="probe", head_epochs=3),
+            groups=np.arange(N) // 4,
+            rng=seed,
+        )
+        alone = finetune(
+            model,
+            values,
+            {"rare": wanted},
+            config=FinetuneConfig(method="probe", head_epochs=3),
+            groups=np.arange(N) // 4,
+            rng=seed,
+        )
+        assert adapter.facts["best"]["loss"] > 0
+        assert alone.facts["best"]["loss"] > 0
+
+
 def test_products_in_bfloat16(model, values, labels):
     config = FinetuneConfig(precision="bf16", **QUICK)
     adapter = finetune(model, values, {"level": Target.of_classes(labels)}, config=config)
@@ -390,6 +442,32 @@ def test_rounded_weights_are_not_trained_themselves(model):
         del way.network.quantization_method
 
 
+@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
+def test_low_rank_additions_to_rounded_weights(quantize, wide_geneformer, values, labels):
+    pytest.importorskip("bitsandbytes")
+    rounded = bf.models.load_geneformer(wide_geneformer, quantize=quantize, device="cpu")
+    counts = np.resize(np.nan_to_num(np.round(values * 20)), (N, len(rounded.vocabulary)))
+    # stopped by copies of the samples, so that the encoder is sure to have learnt something
+    counts, target = np.tile(counts[:16], (2, 1)), {"level": Target.of_classes(np.tile(labels[:16], 2))}
+    before = {name: tensor.clone() for name, tensor in rounded.network.state_dict().items()}
+    config = FinetuneConfig(epochs=3, head_epochs=2, batch_size=8, learning_rate=1e-6)
+    adapter = finetune(rounded, counts, target, config=config, validation=np.arange(32) < 16)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in rounded.network.state_dict().items())
+    assert adapter.facts["precision"] == quantize
+    added = {name: array for name, array in adapter.arrays.items() if name.startswith("encoder.")}
+    assert added
+    assert all("lora_" in name for name in added)
+    assert adapter.facts["best"]["stage"] == "encoder"
+    assert all(np.abs(array).sum() > 0 for name, array in added.items() if "lora_B" in name), "they have learnt"
+    assert np.array_equal(adapter.predict(rounded, counts[:3])["level"], adapter.predict(rounded, counts)["level"][:3])
+    plain = bf.models.load_geneformer(wide_geneformer, device="cpu")
+    with pytest.raises(ValueError, match=rf"with weights in {quantize}, and .* in float32; .*quantize='{quantize}'"):
+        adapter.predict(plain, counts)
+    exact = finetune(plain, counts, target, config=FinetuneConfig(method="probe", head_epochs=1))
+    with pytest.raises(ValueError, match=rf"with weights in float32, and .* {quantize}; load it without quantize="):
+        exact.predict(rounded, counts)
+
+
 def test_low_rank_additions_need_peft(model, values, labels, monkeypatch):
     real = util.find_spec
     monkeypatch.setattr("bulkformer_tl._optional.find_spec", lambda name: None if name == "peft" else real(name))
@@ -415,6 +493,9 @@ def test_low_rank_additions_need_peft(model, values, labels, monkeypatch):
         ({"n_trials": 2, "space": {"x": (1,)}}, "space names 'x'; there are the fields"),
         ({"n_trials": 2, "space": {"rank": 4}}, r"space\['rank'\] is 4; pass a list of values"),
         ({"n_trials": 2, "space": {"rank": (4, 0)}}, "rank must be a whole number from 1"),
+        # trials are compared by the loss, which these change
+        ({"n_trials": 2, "space": {"loss_weights": ({"a": 0.1},)}}, "space names 'loss_weights'; there are the fields"),
+        ({"n_trials": 2, "space": {"class_weights": (None,)}}, "space names 'class_weights'; there are the fields"),
         ({"precision": "16"}, "precision must be '32' or 'bf16'"),
     ],
 )
@@ -465,7 +546,28 @@ TWO = ["a", "b"] * (N // 2)
         (
             {"x": Target.of_classes(["a"] * 20 + ["b"] * 20)},
             {"groups": ["p"] * 20 + ["q"] * 20},
-            "whichever groups are left out to stop by, too little is left to train on",
+            "whichever groups are left out to stop by, too little is left to train on or to stop by: no",
+        ),
+        (
+            {"x": Target.of_survival([1.0] * N, [1] * 20 + [0] * 20)},
+            {"groups": ["p"] * 20 + ["q"] * 20},
+            "too little is left to train on or to stop by: no event of 'x' happened",
+        ),
+        (
+            {"x": Target.of_classes(TWO), "y": Target.of_numbers([1.0, 2.0] + [np.nan] * 38)},
+            {"validation": np.arange(N) >= 30},
+            "none of the samples to stop by has a value of 'y'; leave labelled ones out",
+        ),
+        (
+            {"x": Target.of_survival(np.arange(1.0, N + 1), np.arange(N) < 30)},
+            {"validation": np.arange(N) >= 30},
+            "no event of 'x' happened, while another one was at risk, among the samples to stop by",
+        ),
+        # the last one of all, of which whatever is predicted costs nothing
+        (
+            {"x": Target.of_survival(np.arange(1.0, N + 1), (np.arange(N) < 20) | (np.arange(N) == 39))},
+            {"validation": np.arange(N) >= 30},
+            "no event of 'x' happened, while another one was at risk, among the samples to stop by",
         ),
         ({"x": Target.of_classes(TWO)}, {"config": FinetuneConfig(method="freeze", layers=9)}, "has 2 layers, and"),
         ({"x": Target.of_classes(TWO)}, {"config": FinetuneConfig(pooling="cls")}, "pooling must be one of"),

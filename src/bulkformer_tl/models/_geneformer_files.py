@@ -275,7 +275,7 @@ def _build_quantized(folder: Path, config: dict[str, Any], quantize: str, device
         raise ValueError(message)
     # it says of each product of each layer that it is made in float16
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    return BertForMaskedLM.from_pretrained(
+    network = BertForMaskedLM.from_pretrained(
         folder,
         config=BertConfig(**config),
         attn_implementation="sdpa",
@@ -284,6 +284,11 @@ def _build_quantized(folder: Path, config: dict[str, Any], quantize: str, device
         quantization_config=BitsAndBytesConfig(load_in_8bit=quantize == "8bit", load_in_4bit=quantize == "4bit"),
         device_map={"": str(device)},
     )
+    for module in network.modules():
+        # some processors would repack weights at the first sample, after which no gradients go through them
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return network
 
 
 def _dictionary(

@@ -15,6 +15,7 @@ from bulkformer_tl._optional import require
 from bulkformer_tl._progress import Progress
 from bulkformer_tl.tl._finetune import _all_values
 from bulkformer_tl.tl._input import prepare
+from bulkformer_tl.tl._predict import pretrained
 from bulkformer_tl.train import Adapter
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def attribute(
     label
         Class whose logit is explained; ``None`` takes the one that is most probable in each sample.
     model
-        The pretrained model that was adapted; ``None`` loads it by its name.
+        As of :func:`bulkformer_tl.tl.predict`.
     layer
         Values for the model; ``None`` reads ``X``.
     samples
@@ -115,7 +116,8 @@ def attribute(
     Raises
     ------
     ValueError
-        If the adapter has no such target or class, it is of genes, or the model or the values do not fit.
+        If the adapter has no such target or class, it is of genes, the model has to be passed, or it or the
+        values do not fit.
     KeyError
         If a sample is not there.
     ImportError
@@ -137,7 +139,7 @@ def attribute(
         message = f"n_steps is {n_steps}; at least 2 points are needed"
         raise ValueError(message)
     rows, compared = _rows(adata, samples, "samples"), _rows(adata, reference, "reference")
-    named = loaded.facts["model"] if model is None else model
+    named = pretrained(loaded) if model is None else model
     given = prepare(adata, model=named, layer=layer, identifiers=None, min_coverage=0.0, device=device)
     loaded.check_model(given.model)
     table, values = _explain(given, loaded, name, place, rows=rows, compared=compared, n_steps=n_steps, rng=rng)

@@ -43,7 +43,8 @@ def predict(
         What :func:`bulkformer_tl.train.finetune` returned, or ``bf.tl.fitted_head(adata, "finetune")`` after
         :func:`bulkformer_tl.tl.finetune`; or the folder that it was saved to.
     model
-        The pretrained model that was adapted; ``None`` loads it by its name.
+        The pretrained model that was adapted; ``None`` loads it by its name, if it is one of
+        :func:`bulkformer_tl.models.available`.
     layer
         Values for the model; ``None`` reads ``X``.
     identifiers
@@ -75,7 +76,8 @@ def predict(
     Raises
     ------
     ValueError
-        If it is another model than was adapted, the values are not what it reads, or a slot holds something else.
+        If it is another model than was adapted, or has to be passed, the values are not what it reads, or a slot holds
+        something else.
     FileNotFoundError
         If the folder holds no adapter.
 
@@ -91,7 +93,7 @@ def predict(
     check_slots(adata, key_added, slots)
     given = prepare(
         adata,
-        model=loaded.facts["model"] if model is None else model,
+        model=pretrained(loaded) if model is None else model,
         layer=layer,
         identifiers=identifiers,
         min_coverage=min_coverage,
@@ -115,3 +117,23 @@ def predict(
     target = copied(adata) if copy else adata
     write_results(target, key_added, results, params, extra)
     return target if copy else None
+
+
+def pretrained(adapter: Adapter) -> str:
+    """Return the name by which the adapted model is loaded.
+
+    Raises
+    ------
+    ValueError
+        If it is none of the registry.
+    """
+    from bulkformer_tl import registry
+
+    name = str(adapter.facts["model"])
+    if name not in registry.available():
+        message = (
+            f"this adapter was trained on {name}, which is not loaded by its name; pass model= the model that was "
+            "adapted, or its folder"
+        )
+        raise ValueError(message)
+    return name

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from bulkformer_tl.train._finetune_heads import Heads
 
 FIELDS: dict[str, type] = {
-    **{"model": str, "checksum": str, "family": str, "config": dict, "targets": dict},
+    **{"model": str, "checksum": str, "family": str, "precision": str, "config": dict, "targets": dict},
     **{"seed": int, "history": list, "best": dict, "diverged": bool, "n_trained": int, "samples": int},
 }
 HEADS, ENCODER = "heads.", "encoder."
+#: Precision of weights as they are published.
+EXACT = "float32"
 
 
 class Adapter(KeptHead):
@@ -35,8 +37,8 @@ class Adapter(KeptHead):
     Parameters
     ----------
     facts
-        The model's name and SHA-256, the configuration, the targets with their classes and calibration, and how
-        training went, as plain values.
+        The model's name, SHA-256 and precision of weights, the configuration, the targets with their classes and
+        calibration, and how training went, as plain values.
     arrays
         Weights of the heads, and those of the encoder that were trained.
     """
@@ -133,13 +135,20 @@ class Adapter(KeptHead):
         Raises
         ------
         ValueError
-            If its weights differ.
+            If its weights differ, or are rounded to other numbers of bits.
         """
         name, checksum = getattr(model, "name", type(model).__name__), str(getattr(model, "checksum", ""))
         refuse_unless(
             checksum == self.facts["checksum"],
             f"this adapter was trained on {self.facts['model']} (weights {self.facts['checksum'][:12]}), and {name} "
             f"has the weights {checksum[:12]}; pass that model",
+        )
+        found, wanted = held_in(model), self.facts["precision"]
+        how = "without quantize=" if wanted == EXACT else f"with bf.models.load_geneformer(..., quantize={wanted!r})"
+        refuse_unless(
+            found == wanted,
+            f"this adapter was trained on {self.facts['model']} with weights in {wanted}, and those of {name} are in "
+            f"{found}; load it {how}",
         )
 
     def calibrate(self, found: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
@@ -178,6 +187,12 @@ class Adapter(KeptHead):
             for name, entry in self.facts["targets"].items()
         }
         return Adapter({**self.facts, "targets": targets}, self.arrays)
+
+
+def held_in(model: Any) -> str:
+    """Return in which precision a network's weights are held; that of an engine's products is no part of it."""
+    rounded = getattr(getattr(model, "network", None), "quantization_method", None) is not None
+    return str(model.precision) if rounded else EXACT
 
 
 def restore(adapter: Adapter, backbone: Backbone) -> tuple[Backbone, Heads]:

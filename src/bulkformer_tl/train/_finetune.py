@@ -11,7 +11,7 @@ from bulkformer_tl.metrics import k_fold
 from bulkformer_tl.metrics._check import as_labels
 from bulkformer_tl.train._check import refuse_unless
 from bulkformer_tl.train._finetune_config import FinetuneConfig
-from bulkformer_tl.train._targets import Target, check_targets, check_trainable
+from bulkformer_tl.train._targets import Target, check_stoppable, check_targets, check_trainable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,9 +79,9 @@ def finetune(
     Raises
     ------
     ValueError
-        If targets do not fit the samples, training samples show one class or no event, groups stand on both sides of
-        ``validation`` or are too few to leave some out, the model cannot read the values or be trained so, or no
-        validation loss was finite.
+        If targets do not fit the samples, training samples show one class or no event, those that are left out no
+        label or no event, groups stand on both sides of ``validation`` or are too few to leave some out, the model
+        cannot read the values or be trained so, or no validation loss was finite.
     ImportError
         If peft is not installed and ``method="lora"``.
 
@@ -98,13 +98,13 @@ def finetune(
 
     settled = config or FinetuneConfig()
     check_targets(targets, len(values), len(model.vocabulary))
-    cohort = Cohort(model, values, pooling=settled.pooling, genes=labelled_genes(targets), external=external)
-    everything = np.arange(len(cohort))
-    members = everything if groups is None else as_labels(groups, "groups", n=len(cohort))[0]
+    everything = np.arange(len(values))
+    members = everything if groups is None else as_labels(groups, "groups", n=len(values))[0]
     if validation is None:
         train, held = split_rows(everything, targets, members, settled, rng)
     else:
-        train, held = _given(validation, members, len(cohort))
+        train, held = _given(validation, targets, members)
+    cohort = Cohort(model, values, pooling=settled.pooling, genes=labelled_genes(targets), external=external)
     with Progress(passes(settled) * len(train), "finetune") as progress:
         return fit_best(cohort, targets, train, held, config=settled, rng=rng, progress=progress.update)
 
@@ -120,10 +120,12 @@ def split_rows(
 ) -> tuple[Rows, Rows]:
     """Leave whole groups out to stop by, so that every class and an event stay in what is trained on.
 
+    Of every target some label, and of an outcome an event, is among those that are left out.
+
     Raises
     ------
     ValueError
-        If groups are too few, or classes stand in one group only.
+        If groups are too few, or classes, labels or events stand in one group only.
     """
     found = len(np.unique(members[rows]))
     refuse_unless(
@@ -140,15 +142,19 @@ def split_rows(
     refusal = None
     for split in splits:
         try:
-            for name, target in targets.items():
-                if target.kind != "genes":
-                    check_trainable(name, target.only(rows[split.train]))
+            for name, target in _of_samples(targets):
+                check_trainable(name, target.only(rows[split.train]))
+                check_stoppable(name, target.only(rows[split.test]))
         except ValueError as error:
             refusal = refusal or error
             continue
         return rows[split.train], rows[split.test]
-    message = f"whichever groups are left out to stop by, too little is left to train on: {refusal}"
+    message = f"whichever groups are left out to stop by, too little is left to train on or to stop by: {refusal}"
     raise ValueError(message)
+
+
+def _of_samples(targets: Mapping[str, Target]) -> list[tuple[str, Target]]:
+    return [(name, target) for name, target in targets.items() if target.kind != "genes"]
 
 
 def _strata(rows: Rows, targets: Mapping[str, Target]) -> NDArray[np.intp] | None:
@@ -161,8 +167,8 @@ def _strata(rows: Rows, targets: Mapping[str, Target]) -> NDArray[np.intp] | Non
     return None
 
 
-def _given(validation: ArrayLike, members: NDArray[np.intp], n: int) -> tuple[Rows, Rows]:
-    left = np.asarray(validation)
+def _given(validation: ArrayLike, targets: Mapping[str, Target], members: NDArray[np.intp]) -> tuple[Rows, Rows]:
+    left, n = np.asarray(validation), len(members)
     refuse_unless(
         left.dtype == bool and left.shape == (n,) and bool(left.any()) and not bool(left.all()),
         f"validation must be boolean with {n} entries, some True and some False; found {left.dtype} of {left.shape}",
@@ -173,4 +179,7 @@ def _given(validation: ArrayLike, members: NDArray[np.intp], n: int) -> tuple[Ro
         f"{len(shared)} groups have samples on both sides of validation, through which labels leak; keep each group on "
         "one side, or pass validation=None to have it drawn so",
     )
+    for name, target in _of_samples(targets):
+        check_trainable(name, target.only(~left))
+        check_stoppable(name, target.only(left))
     return np.flatnonzero(~left), np.flatnonzero(left)

@@ -15,8 +15,8 @@ METHODS: tuple[Method, ...] = ("probe", "freeze", "lora", "full")
 #: Peak learning rates of the encoder: adapters start from nothing, trained weights are only moved a little.
 RATES: dict[str, float] = {"probe": 0.0, "freeze": 1e-4, "lora": 1e-3, "full": 1e-4}
 
-#: What all trials of a search share.
-FIXED = {"n_trials", "space", "pooling", "validation"}
+#: What all trials of a search share: the search itself, the samples, and the loss that they are compared by.
+FIXED = {"n_trials", "space", "pooling", "validation", "loss_weights", "class_weights"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class FinetuneConfig:
         2019, arXiv:1907.10902); the one whose validation loss is least is kept. 0 takes this one as it is.
     space
         Names of fields and the values to choose among, such as ``{"rank": (4, 16), "learning_rate": (1e-4, 1e-3)}``.
+        Weights of classes and losses, pooling and validation are the same in all trials, whose losses are compared.
     precision
         ``"32"``, or ``"bf16"`` for products in bfloat16 with weights in float32.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bulkformer_tl.train._adapter import ENCODER, HEADS, Adapter, as_arrays
+from bulkformer_tl.train._adapter import ENCODER, HEADS, Adapter, as_arrays, held_in
 from bulkformer_tl.train._backbones import take
 from bulkformer_tl.train._check import refuse_unless
 from bulkformer_tl.train._finetune_heads import Heads, Losses, Scale
@@ -106,6 +106,7 @@ def _adapter(
         "model": model.name,
         "checksum": model.checksum,
         "family": model.family,
+        "precision": held_in(model),
         "config": config.to_dict(),
         "targets": {
             name: {"kind": target.kind, "classes": list(target.classes), "calibration": 1.0}

@@ -51,6 +51,7 @@ def fit_best(
         chosen = {name: trial.suggest_categorical(name, list(values)) for name, values in config.space.items()}
         own = replace(config, n_trials=0, space={}, **chosen)
         found = fit(cohort, targets, train, held, config=own, rng=rng, progress=progress)
+        progress((_longest(config) - own.epochs) * len(train))
         loss = float(found.facts["best"]["loss"])
         if loss < best.get("loss", float("inf")):
             best.update(loss=loss, adapter=found, chosen=chosen)
@@ -69,5 +70,9 @@ def fit_best(
 
 
 def passes(config: FinetuneConfig) -> int:
-    """Return how often samples go through training, in epochs."""
-    return config.epochs * max(1, config.n_trials)
+    """Return how often samples go through training, in epochs, at most."""
+    return _longest(config) * max(1, config.n_trials)
+
+
+def _longest(config: FinetuneConfig) -> int:
+    return int(max(config.space.get("epochs", [config.epochs])))

@@ -213,3 +213,20 @@ def check_trainable(name: str, target: Target) -> None:
         refuse_unless(bool(np.ptp(values) > 0), f"{name!r} is constant ({values[0]:.6g}) among the training samples")
     else:
         refuse_unless(bool(values[:, 1].any()), f"no event of {name!r} happened among the training samples")
+
+
+def check_stoppable(name: str, target: Target) -> None:
+    """Refuse a target of which the samples to stop by say nothing: its loss would be 0 whatever is predicted."""
+    values = target.values[target.known]  # noqa: PD011  no data frame
+    refuse_unless(
+        len(values) > 0,
+        f"none of the samples to stop by has a value of {name!r}; leave labelled ones out, or pass finer groups",
+    )
+    if target.kind == "survival":
+        # an event tells something where another sample is still at risk
+        at_risk = [(values[:, 0] >= time).sum() for time, event in values if event]
+        refuse_unless(
+            max(at_risk, default=0) > 1,
+            f"no event of {name!r} happened, while another one was at risk, among the samples to stop by; leave more "
+            "events out, or pass finer groups",
+        )
