@@ -17,6 +17,7 @@ from bulkformer_tl.models._neighbour_model import pack
 from bulkformer_tl.models._paper import PaperConfig, PaperNetwork
 from bulkformer_tl.models._perturb import Passes
 from bulkformer_tl.models._preprint import PreprintConfig, PreprintNetwork
+from bulkformer_tl.tl import _perturb_sets
 from bulkformer_tl.tl._perturb_null import matched_genes
 from bulkformer_tl.tl._perturb_sets import Perturbation
 
@@ -221,6 +222,19 @@ def test_genes_go_by_any_of_their_names(adata, called, columns, asked):
             model=model,
             identifiers=columns.replace("versions", "ensembl"),
         )
+
+
+def test_names_are_looked_up_at_once(adata, g2, monkeypatch):
+    plain, asked = _perturb_sets.find_genes, []
+
+    def counted(columns, names):
+        asked.append(len(names))
+        return plain(columns, names)
+
+    monkeypatch.setattr(_perturb_sets, "find_genes", counted)
+    found = run(adata, [*IDS[:5], (IDS[7], IDS[6])], model=g2)
+    assert asked == [7, 7]
+    assert set(found.index) == {*IDS[:5], f"{IDS[7]}+{IDS[6]}"}
 
 
 def test_synergy_is_what_goes_beyond_added_moves(adata, g2):
@@ -442,7 +456,7 @@ BAD = {
     "gene unknown to the model": (
         {"genes": ["EXTRA", IDS[0]]},
         KeyError,
-        r"\['EXTRA'\] cannot be perturbed \(1 of 1 genes\): .* tiny-g2 does not know them",
+        r"\['EXTRA'\] cannot be perturbed \(1 of 2 genes\): .* tiny-g2 does not know them",
     ),
     "zero gene": (
         {"genes": [IDS[0], IDS[8]]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -130,16 +131,17 @@ def read_perturbations(adata: AnnData, genes: Genes, match: GeneMatch, model: An
             f"{'an empty list' if wrong is None else repr(wrong)}"
         )
         raise TypeError(message)
-    found = [_listed(names, item) for item in listed]
+    members = [[item] if isinstance(item, str) else [str(name) for name in item] for item in listed]
+    # all at once, since each look-up reads the names of all columns
+    positions = iter(names.need([name for own in members for name in own]).tolist())
+    found = [_together(own, tuple(islice(positions, len(own)))) for own in members]
     _refuse_twice([item.name for item in found])
     return found
 
 
-def _listed(names: Names, item: Any) -> Perturbation:
-    members = [item] if isinstance(item, str) else [str(name) for name in item]
-    positions = tuple(names.need(members).tolist())
+def _together(members: list[str], positions: tuple[int, ...]) -> Perturbation:
     if len(set(positions)) < len(positions) or not positions:
-        message = f"the combination {item!r} needs different genes"
+        message = f"the combination {tuple(members)} needs different genes"
         raise ValueError(message)
     return Perturbation("+".join(members), "gene" if len(members) == 1 else "combination", positions)
 
