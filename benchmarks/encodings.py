@@ -45,9 +45,10 @@ Made by `python benchmarks/encodings.py --write`. {{func}}`~bulkformer_tl.tl.com
 head on each representation, its penalty chosen by inner folds, all on the same five folds, by patient where patients
 are named; balanced accuracy, with the 95 % bootstrap interval. *PCA* of an encoding are the cohort's own 50 components
 over all genes (magnitudes ln(TPM+1), bins, ranks of the first 4,096 genes), found without labels but with the samples
-of all folds; the baselines *raw* and *pca*, on ln(TPM+1), see the training samples only. *bins, network* is a small
-BioFormer of this package, trained on {n_files} other cohorts ({n_samples} samples, {n_genes} genes; three of the
-cohorts tell when to stop). `bulkformer-mini` was pretrained, without labels, on these cohorts too.
+of all folds; the baselines *raw* and *pca*, on ln(TPM+1), see the training samples only. *bins, network* and *ranks,
+network* are a small BioFormer and a small Geneformer of this package, trained on {n_files} other cohorts ({n_samples}
+samples, {n_genes} genes; three of the cohorts tell when to stop). `bulkformer-mini` was pretrained, without labels, on
+these cohorts too.
 
 {shows}
 
@@ -55,8 +56,16 @@ cohorts tell when to stop). `bulkformer-mini` was pretrained, without labels, on
 """
 SHOWS = """\
 **What this shows.** Ranks, bins and magnitudes by themselves cannot be told apart in any of the five cohorts, and all
-of them lie within the intervals of expression itself. What the small network makes of its bins is worse in three of the
-five. On tuberculosis, where everything is poor, it stands first, and nothing can be told apart."""
+of them lie within the intervals of expression itself. What the small networks make of them is worse: of bins in three
+of the five cohorts, of ranks in four, by whatever pooling. On tuberculosis, where everything is poor, the network of
+bins stands first, above that of ranks but not above what needs no network. Nowhere is the network of ranks told above
+that of bins under the same pooling. This is one small network of each and one seed, and what they learned is little: on
+the cohorts that tell when to stop, the loss of bins is 2.24 nats beside 2.73 of how often each occurs, that of ranks
+5.26 beside 5.70.
+
+*raw* and *pca* agree here, and are not the same: where a training fold has fewer than 50 samples (the last two
+cohorts), 50 components are all that there are; elsewhere their probabilities differ (Brier scores by up to 0.004), and
+their balanced accuracy does not."""
 
 
 def compare(adata: ad.AnnData, keys: dict[str, str]) -> dict[str, Any]:

@@ -42,7 +42,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "binning": {"rna": {"bin_size": 0.5, "target_sum": 1e6}},
         "masking": bf.train.Masking(fraction=0.15, kinds={"balanced": 1.0}),
         "optimizer": bf.train.Optimizer(learning_rate=2e-3),
-    }
+    },
+    "ranks": {
+        "family": "geneformer",
+        "network": {
+            **{"version": "V2", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+            # all genes of a sample, and <cls> and <eos>
+            **{"intermediate_size": 256, "max_position_embeddings": N_GENES + 2},
+        },
+        "optimizer": bf.train.Optimizer(learning_rate=2e-3),
+    },
 }
 
 
