@@ -38,10 +38,10 @@ neighbours; AvgBIO is the mean of NMI, ARI and the labels' silhouette width, mov
 with the best NMI, as in scIB, of which the paper's scores are; it looks at the labels, and the last column does not.
 *HVG* are the 2,000 most variable genes of the cohort, logarithms of counts per 10,000, *HVG, PCA* their 50 principal
 components. *PCA* of an encoding are 50 components of it over all genes: ln(TPM+1), bins, ranks of the first 4,096
-genes. *bins, network* is a small BioFormer of this package (two layers of width 64) that was trained on the other
-{n_files} cohorts of counts ({n_samples} samples, {n_genes} genes; three of the cohorts tell when to stop), and
-*{n_genes} genes, PCA* are ln(TPM+1) of the very genes that it reads. `bulkformer-mini` was pretrained, without labels,
-on the scored cohorts too.
+genes. *bins, network* and *ranks, network* are a small BioFormer and a small Geneformer of this package (two layers of
+width 64 each) that were trained on the other {n_files} cohorts of counts ({n_samples} samples, {n_genes} genes; three
+of the cohorts tell when to stop), and *{n_genes} genes, PCA* are ln(TPM+1) of the very genes that they read.
+`bulkformer-mini` was pretrained, without labels, on the scored cohorts too.
 
 {shows}
 """
@@ -49,8 +49,9 @@ SHOWS = """\
 **What this shows.** No network beats highly variable genes on average: over the seven cohorts they come within 0.011
 of the best, the components of ranks and of magnitudes over all genes. The three encodings by themselves differ by less
 than cohorts do. The small BioFormer comes first in one cohort of seven and makes less of its genes than their own
-components do in the others, by whatever pooling: `<cls>` is nothing that masked cross-entropy trains, and some nine
-hundred samples of other studies teach it little of these."""
+components do in the others; the small Geneformer comes first in none, and makes more of its genes in one, by `<cls>`.
+By whatever pooling: `<cls>` is nothing that masked cross-entropy trains, and some nine
+hundred samples of other studies teach them little of these."""
 
 
 def highly_variable(adata: ad.AnnData) -> np.ndarray:
