@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from importlib import util
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -14,7 +15,10 @@ import bulkformer_tl as bf
 from bulkformer_tl._vocabulary import GeneVocabulary
 from bulkformer_tl.models._bioformer import BioformerConfig, BioformerNetwork
 from bulkformer_tl.models._latest import LatestConfig, LatestNetwork
+from bulkformer_tl.models._mini import MiniConfig, MiniNetwork
 from bulkformer_tl.train import FinetuneConfig, Target, finetune
+from bulkformer_tl.train._attribute import shuffled
+from bulkformer_tl.train._backbones import Backbone
 
 pytest.importorskip("captum")
 
@@ -125,6 +129,35 @@ def test_attributions_that_do_not_depend_on_the_weights_are_warned_about(samples
     monkeypatch.setattr("bulkformer_tl.train._attribute.shuffled", lambda way, heads, seed: (way, heads))
     with pytest.warns(UserWarning, match=r"correlate with those of shuffled weights \(mean rank correlation 1.00\)"):
         bf.tl.attribute(samples, adapter, model=model, samples=["sample 3"], copy=True)
+
+
+def test_linear_models_that_no_training_changes_are_shuffled_too():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MiniNetwork(
+            MiniConfig(n_genes=G, n_factors=4, n_scores=2, n_entries=G, context=8, n_global=2, heads=2)
+        )
+    network.neighbours.set_packed(
+        torch.ones(G, dtype=torch.int16),
+        torch.arange(G, dtype=torch.uint8),
+        torch.arange(G, dtype=torch.int8),
+        torch.ones(G),
+    )
+    values, observed = torch.rand(1, G), torch.ones(1, G, dtype=torch.bool)
+    before = network.linear(values, observed)[0]
+    way = Backbone.__new__(Backbone)
+    way.network, way.model = network, SimpleNamespace(name="tiny")
+    other = shuffled(way, torch.nn.Linear(2, 2), 0)[0].network
+    for name in ("factors.codes", "factors.mean", "neighbours.codes"):
+        old, new = network.get_buffer(name), other.get_buffer(name)
+        assert torch.equal(old.flatten().sort().values, new.flatten().sort().values)
+    assert not torch.equal(network.factors.codes, other.factors.codes)
+    assert not torch.equal(network.neighbours.codes, other.neighbours.codes)
+    assert torch.equal(network.neighbours.steps, other.neighbours.steps), "positions stay"
+    assert torch.equal(network.linear(values, observed)[0], before), "the network itself is left alone"
+    found = other.linear(values, observed)[0]
+    assert torch.isfinite(found).all()
+    assert not torch.allclose(found, before), "nothing of the old ones was kept"
 
 
 def test_shuffling_leaves_the_adapter_alone(explained, samples, adapter, model):

@@ -12,8 +12,11 @@ import torch
 import bulkformer_tl as bf
 from bulkformer_tl._vocabulary import GeneVocabulary
 from bulkformer_tl.models._bioformer import BioformerConfig, BioformerNetwork
+from bulkformer_tl.models._preprint import PreprintConfig, PreprintNetwork
 from bulkformer_tl.train import Adapter, FinetuneConfig, Target, finetune
+from bulkformer_tl.train._adapter import restore
 from bulkformer_tl.train._backbones import Backbone, _OfBulkFormer, backbone
+from bulkformer_tl.train._cohort import Cohort
 from bulkformer_tl.train._fast_pass import gene_vectors
 from bulkformer_tl.train._finetune_heads import Heads, Losses
 from bulkformer_tl.train._network import family_classes, make_config
@@ -23,6 +26,7 @@ pytest.importorskip("peft")
 
 N, G = 40, 60
 SIZES = {
+    "g1": {"dim": 16, "protein_dim": 8, "heads": 2, "n_performers": 1, "n_blocks": 2},
     "g2": {"dim": 16, "heads": 2},
     "g3": {
         **{"dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "nb_features": 16, "graph_hidden_dim": 8},
@@ -34,10 +38,13 @@ QUICK = {"epochs": 3, "head_epochs": 30, "batch_size": 8}
 
 def make_model(family="g3", seed=0):
     generator = torch.Generator().manual_seed(seed)
-    _, network_class = family_classes(family)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = network_class(make_config(family, {**SIZES[family], "n_genes": G}))
+        if family == "g1":
+            network = PreprintNetwork(PreprintConfig(n_genes=G, **SIZES[family]))
+            torch.nn.init.normal_(network.gene_emb)
+        else:
+            network = family_classes(family)[1](make_config(family, {**SIZES[family], "n_genes": G}))
     graph = torch.randint(0, G, (2, 200), generator=generator), torch.rand(200, generator=generator) + 0.1
     vocabulary = GeneVocabulary(np.array([f"ENSG{i:011d}" for i in range(G)]), name="sixty")
     return bf.models.BulkFormer(
@@ -82,7 +89,7 @@ def targets(level, labels):
     }
 
 
-@pytest.mark.parametrize("family", ["g2", "g3"])
+@pytest.mark.parametrize("family", ["g1", "g2", "g3"])
 def test_gene_vectors_are_those_of_the_modules(family, values):
     network = make_model(family).network
     observed = torch.from_numpy(~np.isnan(values[:3]))
@@ -116,6 +123,28 @@ def test_each_method_trains_what_it_says_and_leaves_the_model_alone(method, mode
     assert adapter.facts["n_trained"] == sum(
         array.size for name, array in adapter.arrays.items() if ".heads." in name or name.startswith("encoder.")
     )
+
+
+@pytest.mark.parametrize("method", ["freeze", "lora"])
+@pytest.mark.parametrize("family", ["g1", "g2"])
+def test_other_generations(family, method, values, labels):
+    model = make_model(family)
+    wanted = {"level": Target.of_classes(labels)}
+    config = FinetuneConfig(method=method, epochs=2, head_epochs=0, batch_size=8)
+    adapter = finetune(model, values, wanted, config=config)
+    trained = {name: array for name, array in adapter.arrays.items() if name.startswith("encoder.")}
+    state = model.network.state_dict()
+    assert trained
+    if method == "lora":
+        assert all("lora_" in name for name in trained)
+    else:
+        last = ("encoder.gb_formers.1.", "encoder.layernorm") if family == "g1" else ("encoder.",)
+        assert all(name.startswith(last) for name in trained)
+        assert all(array.shape == state[name.removeprefix("encoder.")].shape for name, array in trained.items())
+    way = backbone(model, None)
+    pooled, _ = way.vectors({name: tensor[:2] for name, tensor in way.inputs(values, None).items()}, None)
+    torch.testing.assert_close(pooled, model.encode(values[:2]).pooled, rtol=0, atol=1e-5)
+    assert np.isfinite(adapter.predict(model, values)["level"]).all()
 
 
 def test_heads_learn_and_low_rank_additions_go_further(model, values, labels):
@@ -231,6 +260,38 @@ def test_memory_that_runs_out_halves_the_batch(model, values, labels, monkeypatc
     monkeypatch.setattr(_OfBulkFormer, "vectors", _broken)
     with pytest.raises(RuntimeError, match="illegal"):
         finetune(model, values, target, config=config)
+
+
+def test_memory_that_runs_out_where_nothing_is_trained(model, values, labels, monkeypatch, caplog):
+    adapter = finetune(model, values, {"level": Target.of_classes(labels)}, config=FinetuneConfig(**QUICK))
+    vectors = _OfBulkFormer.vectors
+
+    def scarce(self: Backbone, batch, genes):
+        if len(batch["values"]) > 2:
+            message = "CUDA out of memory"
+            raise RuntimeError(message)
+        return vectors(self, batch, genes)
+
+    expected = Cohort(model, values).frozen[0]
+    monkeypatch.setattr(_OfBulkFormer, "vectors", scarce)
+    for work in (
+        lambda cohort: cohort.frozen[0],
+        lambda cohort: cohort.predict(*restore(adapter, cohort.backbone), np.arange(N))["level"],
+    ):
+        cohort = Cohort(model, values)
+        # as many as on an accelerator
+        cohort.step = 8
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            found = work(cohort)
+        assert [int(text.split("with ")[1].split()[0]) for text in caplog.messages] == [4, 2]
+        wanted = (
+            expected if isinstance(found, torch.Tensor) else torch.from_numpy(adapter.predict(model, values)["level"])
+        )
+        torch.testing.assert_close(torch.as_tensor(found), wanted, rtol=0, atol=1e-5)
+    monkeypatch.setattr(_OfBulkFormer, "vectors", _broken)
+    with pytest.raises(RuntimeError, match="illegal"):
+        _ = Cohort(model, values).frozen
 
 
 def _broken(self, batch, genes):

@@ -66,8 +66,9 @@ def attribute(
     a BioFormer with bins of zero, along the vectors of their tokens.
 
     Attributions that stay the same when the weights are shuffled tell of the input, not of what was learnt (Adebayo et
-    al. 2018, arXiv:1810.03292). So the same is done after the entries of every weight of encoder and head were put in
-    another order, and the rank correlation of the absolute attributions is reported, with a warning where it is high.
+    al. 2018, arXiv:1810.03292). So the same is done after the entries of every weight of encoder and head, the linear
+    models of ``bulkformer-mini`` included, were put in another order, and the rank correlation of the absolute
+    attributions is reported, with a warning where it is high.
 
     Parameters
     ----------

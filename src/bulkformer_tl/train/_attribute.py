@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bulkformer_tl.train._backbones import take
 from bulkformer_tl.train._check import refuse_unless
@@ -159,6 +159,9 @@ def _repeated(batch: Inputs, n: int) -> Inputs:
 def shuffled(way: Backbone, heads: Heads, seed: int) -> tuple[Backbone, Heads]:
     """Return copies in which the entries of every weight have been put in another order.
 
+    Weights are what training found, and numbers of a checkpoint that it does not train, such as the linear models of
+    ``bulkformer-mini``; positions are left alone.
+
     Parameters
     ----------
     way, heads
@@ -172,13 +175,17 @@ def shuffled(way: Backbone, heads: Heads, seed: int) -> tuple[Backbone, Heads]:
     )
     other, others = way.on(copy.deepcopy(way.network)), copy.deepcopy(heads)
     generator = torch.Generator().manual_seed(seed)
-    for module in (other.network, others):
-        for weight in module.parameters():
-            _shuffle(weight, generator)
+    # loading them drops what a network has worked out of the old ones
+    state = other.network.state_dict()
+    other.network.load_state_dict({name: _shuffled(tensor, generator) for name, tensor in state.items()})
+    for weight in others.parameters():
+        weight.data.copy_(_shuffled(weight.data, generator))
     return other, others
 
 
-@torch.no_grad()
-def _shuffle(weight: nn.Parameter, generator: torch.Generator) -> None:
+def _shuffled(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the entries in another order; whole numbers are positions, but for those of one byte with a sign."""
+    if not weight.is_floating_point() and weight.dtype != torch.int8:
+        return weight
     order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
-    weight.copy_(weight.flatten()[order].view_as(weight))
+    return weight.flatten()[order].view_as(weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bulkformer_tl._progress import Progress
+from bulkformer_tl.models._engine import _is_memory
 from bulkformer_tl.train._backbones import Backbone, backbone, take
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl.train._finetune_heads import Features, Heads
+
+logger = logging.getLogger(__name__)
 
 
 class Cohort:
@@ -53,6 +57,9 @@ class Cohort:
     ) -> None:
         self.backbone = backbone(model, pooling)
         self.inputs = self.backbone.inputs(values, external)
+        #: Samples that go through the encoder at once where nothing is trained: one at a time on a CPU, so that the
+        #: numbers do not depend on how many there are.
+        self.step = 1 if self.device.type == "cpu" else 8
         self.genes = None if genes is None else torch.from_numpy(np.asarray(genes, dtype=np.int64))
 
     def __len__(self) -> int:
@@ -69,27 +76,26 @@ class Cohort:
         """Vectors of all samples, (N, D), and of the genes, (N, k, D), by the pretrained encoder, on the CPU."""
         pooled, vectors = [], []
         with Progress(len(self), "frozen vectors") as progress:
-            for own, genes in self.encode(self.backbone, np.arange(len(self)), step=self.step):
+            for own, genes in self.encode(self.backbone, np.arange(len(self))):
                 pooled.append(own.cpu())
                 vectors.extend([] if genes is None else [genes.cpu()])
                 progress.update(len(own))
         return torch.cat(pooled), torch.cat(vectors) if vectors else None
 
-    @property
-    def step(self) -> int:
-        """Samples that go through the encoder at once where nothing is trained."""
-        # one at a time on a CPU, so that the numbers do not depend on how many there are
-        return 1 if self.device.type == "cpu" else 8
-
     @torch.no_grad()
-    def encode(
-        self, way: Backbone, rows: NDArray[np.intp], *, step: int, genes: Tensor | None = None
-    ) -> Iterator[Features]:
-        """Yield vectors of some samples by an encoder as it is now, ``step`` samples at a time."""
+    def encode(self, way: Backbone, rows: NDArray[np.intp], *, genes: Tensor | None = None) -> Iterator[Features]:
+        """Yield vectors of some samples by an encoder as it is now, fewer at once wherever memory runs out."""
         wanted = self.genes if genes is None else genes
         way.network.eval()
-        for start in range(0, len(rows), step):
-            pooled, vectors = way.vectors(take(self.inputs, rows[start : start + step], self.device), wanted)
+        start = 0
+        while start < len(rows):
+            part = rows[start : start + self.step]
+            try:
+                pooled, vectors = way.vectors(take(self.inputs, part, self.device), wanted)
+            except (RuntimeError, MemoryError) as error:
+                self.step = fewer(self.step, error)
+                continue
+            start += len(part)
             yield pooled.float(), None if vectors is None else vectors.float()
 
     def predict(
@@ -100,13 +106,21 @@ class Cohort:
         A gene that no sample has a vector of is ``NaN``.
         """
         found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in heads.kinds}
-        for features in self.encode(way, rows, step=self.step, genes=genes):
+        for features in self.encode(way, rows, genes=genes):
             with torch.no_grad():
                 outputs = heads.outputs(features)
             for name, part in outputs.items():
                 found[name].append(part.double().cpu().numpy())
         joined = {name: np.concatenate(parts) for name, parts in found.items()}
         return {name: _mean(part) if heads.kinds[name] == "genes" else part for name, part in joined.items()}
+
+
+def fewer(samples: int, error: BaseException) -> int:
+    """Return half as many samples to send through the encoder at once where memory ran out; raise any other error."""
+    if not _is_memory(error) or samples == 1:
+        raise error
+    logger.warning("out of memory; going on with %d samples at once in the encoder", samples // 2)
+    return samples // 2
 
 
 def _mean(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from bulkformer_tl.models._engine import _is_memory
 from bulkformer_tl.train._backbones import take
+from bulkformer_tl.train._cohort import fewer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from bulkformer_tl.train._targets import Target
 
     Rows = NDArray[np.intp]
-
-logger = logging.getLogger(__name__)
 
 #: Samples that go through an encoder at once on a CPU.
 MICRO_CPU = 4
@@ -131,7 +128,7 @@ class Loop:
                 progress(len(rows))
             if self.diverged:
                 break
-            found = self._guarded(self._validate, validation)
+            found = self._validate(validation)
             if self._record("encoder", epoch, float(np.mean(costs)), found) >= config.patience:
                 progress((config.epochs - epoch) * len(train))
                 break
@@ -165,7 +162,8 @@ class Loop:
         return pooled.float(), None if vectors is None else vectors.float()
 
     def _validate(self, rows: Rows) -> float:
-        found = list(self._cohort.encode(self._way, rows, step=min(self.micro, self._cohort.step)))
+        self._cohort.step = min(self.micro, self._cohort.step)
+        found = list(self._cohort.encode(self._way, rows))
         genes = [vectors for _, vectors in found if vectors is not None]
         features = torch.cat([pooled for pooled, _ in found]), torch.cat(genes) if genes else None
         with torch.no_grad():
@@ -187,10 +185,7 @@ class Loop:
             try:
                 return work(*arguments)
             except (RuntimeError, MemoryError) as error:
-                if not _is_memory(error) or self.micro == 1:
-                    raise
-                self.micro //= 2
-                logger.warning("out of memory; going on with %d samples at once in the encoder", self.micro)
+                self.micro = fewer(self.micro, error)
 
     def _finite(self, number: Tensor) -> bool:
         finite = bool(torch.isfinite(number))
