@@ -50,8 +50,8 @@ SHOWS = """\
 of the best, the components of ranks and of magnitudes over all genes. The three encodings by themselves differ by less
 than cohorts do. The small BioFormer comes first in one cohort of seven and makes less of its genes than their own
 components do in the others; the small Geneformer comes first in none, and makes more of its genes in one, by `<cls>`.
-By whatever pooling: `<cls>` is nothing that masked cross-entropy trains, and some nine
-hundred samples of other studies teach them little of these."""
+`<cls>` is nothing that masked cross-entropy trains, and some nine hundred samples of other studies teach them
+little of these, by whatever pooling."""
 
 
 def highly_variable(adata: ad.AnnData) -> np.ndarray:

@@ -3,7 +3,7 @@
 :func:`bulkformer_tl.tl.compare` on cohorts that the networks of this benchmark were not trained on: each encoding by
 itself, as principal components, and the network that reads it, beside expression itself.
 
-    BULKFORMER_TL_DATA=... OMP_NUM_THREADS=1 python benchmarks/encodings.py
+    BULKFORMER_TL_DATA=... OMP_NUM_THREADS=1 python benchmarks/compare_encodings.py
 
 ``--networks <folder>`` keeps the networks; ``--write`` puts the table and the picture into ``docs/benchmarks``.
 """
@@ -41,7 +41,8 @@ LEAST = 50
 GROUPS = ("PatientID", "patient")
 HEADER = """# Ranks, bins or magnitudes
 
-Made by `python benchmarks/encodings.py --write`. {{func}}`~bulkformer_tl.tl.compare` on {n} cohorts of counts: a linear
+Made by `python benchmarks/compare_encodings.py --write`.
+{{func}}`~bulkformer_tl.tl.compare` on {n} cohorts of counts: a linear
 head on each representation, its penalty chosen by inner folds, all on the same five folds, by patient where patients
 are named; balanced accuracy, with the 95 % bootstrap interval. *PCA* of an encoding are the cohort's own 50 components
 over all genes (magnitudes ln(TPM+1), bins, ranks of the first 4,096 genes), found without labels but with the samples
