@@ -60,6 +60,22 @@ class KeptHead:
         _write(path, self.what, self.facts, self.arrays)
 
     @classmethod
+    def check_place(cls, path: str | Path) -> None:
+        """Refuse a folder that :meth:`save` would refuse, before there is anything to save.
+
+        Parameters
+        ----------
+        path
+            Folder.
+
+        Raises
+        ------
+        FileExistsError
+            If it is there and holds something else.
+        """
+        _check_place(Path(path), cls.what)
+
+    @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what :meth:`save` wrote.
 
@@ -97,13 +113,17 @@ def _names(what: str) -> tuple[str, str]:
     return f"{what}.json", f"{what}.safetensors"
 
 
+def _check_place(folder: Path, what: str) -> None:
+    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - {*_names(what)}):
+        message = f"{folder} exists and holds something else than a fitted {what}; name another folder"
+        raise FileExistsError(message)
+
+
 def _write(path: str | Path, what: str, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     from safetensors.numpy import save
 
     folder, (facts_name, arrays_name) = Path(path), _names(what)
-    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - {facts_name, arrays_name}):
-        message = f"{folder} exists and holds something else than a fitted {what}; name another folder"
-        raise FileExistsError(message)
+    _check_place(folder, what)
     folder.mkdir(parents=True, exist_ok=True)
     data = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     described = {

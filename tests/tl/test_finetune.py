@@ -255,3 +255,52 @@ def test_predict_refuses_what_does_not_fit(adapted, samples, tmp_path):
     taken.obsm["finetune_state_proba"] = np.zeros((N, 2))
     with pytest.raises(ValueError, match="exists and was not written by this call"):
         bf.tl.predict(taken, adapter)
+
+
+FIRST = bf.train.PretrainConfig(epochs=0.5, batch_size=8, checkpoint_every=2)
+
+
+def test_the_cohort_can_teach_the_encoder_first(samples, model, tmp_path):
+    pytest.importorskip("lightning")
+    wanted = {"state": "class", "kind": ("genes", "family")}
+    options = {"model": model, "groups": "patient", "config": CONFIG, "protocol": PROTOCOL}
+    adata = samples.copy()
+    bf.tl.finetune(adata, wanted, pretrain=FIRST, output=tmp_path / "mine", **options)
+    own = bf.models.load(tmp_path / "mine_encoder")
+    assert own.family == model.family
+    assert not torch.equal(own.gene_table(), model.gene_table())
+    scores = adata.uns["finetune"]["scores"].set_index(["target", "representation", "metric"])["mean"]
+    adapter_name = f"{own.name} (lora)"
+    assert {adapter_name, "tiny (frozen)"} <= set(scores.index.get_level_values("representation"))
+    plain = bf.tl.finetune(samples, wanted, method="probe", copy=True, **options)
+    before = plain.uns["finetune"]["scores"].set_index(["target", "representation", "metric"])["mean"]
+    assert scores["state", "tiny (frozen)", "auroc"] == before["state", "tiny (frozen)", "auroc"]
+    assert scores["kind", "tiny (frozen)", "auroc"] == before["kind", "tiny (frozen)", "auroc"]
+    new = samples[:5].copy()
+    bf.tl.predict(new, tmp_path / "mine", model=tmp_path / "mine_encoder")
+    assert np.isfinite(new.obsm["finetune_state_proba"]).all()
+    with pytest.raises(ValueError, match="pass that model"):
+        bf.tl.predict(samples[:5].copy(), tmp_path / "mine", model=model)
+
+
+@pytest.mark.parametrize("absent", ["groups", "output"])
+def test_teaching_the_encoder_first_needs_groups_and_a_place(samples, model, tmp_path, absent):
+    given = {"groups": "patient", "output": tmp_path / "mine"} | {absent: None}
+    with pytest.raises(ValueError, match=f"pretrain= needs {absent}=: whole groups are left out to stop by"):
+        bf.tl.finetune(samples.copy(), {"state": "class"}, model=model, pretrain=FIRST, **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_teaching_the_encoder_first_needs_a_configuration_of_its_family(samples, model, tmp_path):
+    other = bf.train.PretrainConfig(family="g2")
+    with pytest.raises(ValueError, match="trains the family 'g2', and tiny is of 'g3'; pass"):
+        bf.tl.finetune(
+            samples, {"state": "class"}, model=model, groups="patient", pretrain=other, output=tmp_path / "mine"
+        )
+
+
+def test_a_folder_of_something_else_is_refused_before_any_work(samples, model, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr("bulkformer_tl.tl._finetune._Work", None)
+    with pytest.raises(FileExistsError, match="holds something else than a fitted adapter"):
+        bf.tl.finetune(samples, {"state": "class"}, model=model, groups="patient", output=tmp_path)

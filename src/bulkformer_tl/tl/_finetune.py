@@ -19,8 +19,9 @@ from bulkformer_tl.tl._finetune_judge import Said, judge_outcome, judge_samples,
 from bulkformer_tl.tl._finetune_targets import Asked, read_groups, read_targets
 from bulkformer_tl.tl._input import ModelInput, prepare
 from bulkformer_tl.tl._judge import MAIN, report_score
+from bulkformer_tl.tl._pretrain_first import pretrain_first
 from bulkformer_tl.tl._samples import all_expression
-from bulkformer_tl.train import FinetuneConfig
+from bulkformer_tl.train import Adapter, FinetuneConfig
 from bulkformer_tl.train._finetune import labelled_genes, split_rows
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bulkformer_tl._vocabulary import Identifiers
-    from bulkformer_tl.models import BioFormer, BulkFormer, Geneformer
+    from bulkformer_tl.models import BioFormer, BulkFormer, Encoder, Geneformer
     from bulkformer_tl.tl._judge import Verdict
     from bulkformer_tl.tl._probe import Plan
-    from bulkformer_tl.train import Adapter
+    from bulkformer_tl.train import PretrainConfig
     from bulkformer_tl.train._cohort import Cohort
 
     Rows = NDArray[np.intp]
@@ -56,6 +57,7 @@ def finetune(
     identifiers: Identifiers | None = None,
     min_coverage: float = 0.2,
     output: str | Path | None = None,
+    pretrain: PretrainConfig | None = None,
     key_added: str = "finetune",
     device: str | None = None,
     copy: bool = False,
@@ -101,6 +103,13 @@ def finetune(
     output
         Folder for the adapter, in place of ``adata.uns``; use it with ``"freeze"`` and ``"full"``, which keep whole
         weights.
+    pretrain
+        Train the encoder further on hidden genes of these samples before any label is read, as
+        :func:`bulkformer_tl.train.pretrain` does with ``start=``; its family has to be the model's. Whole groups are
+        left out to stop by, so ``groups`` has to be given, and so has ``output``: the encoder is kept in the folder
+        of the same name with ``_encoder`` behind it, and predicts new samples (``bf.tl.predict(..., model=)``). It has
+        then seen the expression of the samples of every fold, though not their labels. The frozen encoder in the
+        table is the one as it was before.
     key_added
         Name of the result.
     device
@@ -136,13 +145,16 @@ def finetune(
     ------
     ValueError
         If a target is constant, shows no event, or is of one class in a fold; groups are missing or too few; the values
-        are not what the model reads; or a slot holds something else.
+        are not what the model reads; a slot holds something else; or ``pretrain`` comes without ``groups`` or
+        ``output``, or cannot train such a model.
+    FileExistsError
+        If ``output``, or the folder of the encoder, holds something else.
     KeyError
         If a column or layer is not there.
     TypeError
         If numbers are asked for and the column holds something else.
     ImportError
-        If peft is not installed and the method is ``"lora"``.
+        If peft is not installed and the method is ``"lora"``, or Lightning and ``pretrain`` is given.
 
     Examples
     --------
@@ -156,12 +168,20 @@ def finetune(
     keys, protocol = FinetuneKeys(key_added), protocol or Protocol()
     settled = config or FinetuneConfig()
     settled = settled if method is None else replace(settled, method=method)
-    given = prepare(adata, model=model, layer=layer, identifiers=identifiers, min_coverage=min_coverage, device=device)
+    read: dict[str, Any] = {"layer": layer, "identifiers": identifiers, "min_coverage": min_coverage, "device": device}
+    given = before = prepare(adata, model=model, **read)
     asked = read_targets(adata, targets, given, groups=groups, protocol=protocol)
     check_slots(adata, key_added, [slot for one in asked for slot in keys.slots(one.name, one.kind)])
+    if output is not None:
+        Adapter.check_place(output)
+    if pretrain is not None:
+        where: dict[str, Any] = {"layer": layer, "groups": groups, "identifiers": identifiers, "device": device}
+        own = pretrain_first(adata, before.model, pretrain, output=output, **where)
+        given = prepare(adata, model=own, **read)
     expression = given.model.input_unit == "log_tpm" or baseline_layer is not None
     own_layer = layer if baseline_layer is None else baseline_layer
-    work = _Work(adata, given, asked, settled, protocol, groups=groups, layer=own_layer, expression=expression)
+    options: dict[str, Any] = {"groups": groups, "layer": own_layer, "expression": expression}
+    work = _Work(adata, given, asked, settled, protocol, before=before.model, **options)
     results, tables, params = work.run(keys)
     adapter = work.adapter
     extra: dict[str, Any] = dict(tables)
@@ -187,15 +207,14 @@ class _Work:
         config: FinetuneConfig,
         protocol: Protocol,
         *,
+        before: Encoder,
         groups: str | None,
         layer: str | None,
         expression: bool,
     ) -> None:
-        from bulkformer_tl.train._cohort import Cohort
-
         self.adata, self.given, self.asked, self.config, self.protocol = adata, given, asked, config, protocol
         self.layer = layer
-        self.names = f"{given.model.name} ({config.method})", f"{given.model.name} (frozen)"
+        self.names = f"{given.model.name} ({config.method})", f"{before.name} (frozen)"
         self.targets = {one.name: one.target for one in asked}
         self.of_genes = [one for one in asked if one.kind == "genes"]
         if self.of_genes and not expression:
@@ -209,16 +228,19 @@ class _Work:
         codes = None if groups is None else read_groups(adata, groups, union)
         genes = [str(name) for name in adata.var_names]
         values = all_expression([adata], layer, genes) if expression else None
-        self.cohort: Cohort = Cohort(
-            given.model,
-            _all_values(given),
-            pooling=config.pooling,
-            genes=labelled_genes(self.targets),
-            external={name: code[:, None] for name, code in given.external.items()} or None,
-        )
-        frozen = self.cohort.frozen[0].numpy()
+        read = _all_values(given)
+        self.cohort = self._read(given.model, read)
+        self.before = self.cohort if before is given.model else self._read(before, read)
+        frozen = self.before.frozen[0].numpy()
         self.plan: Plan = shared_plan(asked, frozen, values, codes, genes=genes, protocol=protocol)
         self.frozen_genes = {one.name: self._judge_frozen(one) for one in self.of_genes}
+
+    def _read(self, model: Encoder, values: NDArray[np.float32]) -> Cohort:
+        from bulkformer_tl.train._cohort import Cohort
+
+        external = {name: code[:, None] for name, code in self.given.external.items()} or None
+        genes = labelled_genes(self.targets)
+        return Cohort(model, values, pooling=self.config.pooling, genes=genes, external=external)
 
     def run(self, keys: FinetuneKeys) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Adapt in every fold and to all samples; return what is written."""
@@ -296,7 +318,7 @@ class _Work:
 
     def _vectors(self, one: Asked) -> NDArray[np.float32]:
         """Return the frozen vectors of labelled genes, the mean over samples, (k, D)."""
-        vectors: Any = self.cohort.frozen[1]
+        vectors: Any = self.before.frozen[1]
         mine = np.isin(labelled_genes(self.targets), np.flatnonzero(one.labelled))  # type: ignore[arg-type]
         mean: NDArray[np.float32] = vectors[:, mine].nanmean(dim=0).numpy()
         return mean
