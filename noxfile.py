@@ -13,9 +13,6 @@ import nox
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = Path(".python-version").read_text(encoding="utf-8").split()
 LOWEST = PYTHONS[0]
-#: Test files side by side, each on one thread: threads that wait for one another cost more than they give.
-SIDE_BY_SIDE = ("-n", "auto", "--dist", "loadfile")
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
@@ -38,14 +35,14 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on every supported Python."""
     install(session, "test")
-    session.run("pytest", *SIDE_BY_SIDE, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", *session.posargs)
 
 
 @nox.session(python=LOWEST)
 def tests_lowest(session: nox.Session) -> None:
     """Run the tests with the oldest direct dependencies that pyproject.toml allows."""
     install(session, "test", options=("--resolution", "lowest-direct"))
-    session.run("pytest", *SIDE_BY_SIDE, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", *session.posargs)
 
 
 @nox.session(python=LOWEST)
