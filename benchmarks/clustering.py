@@ -51,7 +51,8 @@ of the best, the components of ranks and of magnitudes over all genes. The three
 than cohorts do. The small BioFormer comes first in one cohort of seven and makes less of its genes than their own
 components do in the others; the small Geneformer comes first in none, and makes more of its genes in one, by `<cls>`.
 `<cls>` is nothing that masked cross-entropy trains, and some nine hundred samples of other studies teach them
-little of these, by whatever pooling."""
+little of these, by whatever pooling. The network of bins is the second of two
+that were scored on these cohorts; the first, with another scale of its bins, had .392 by `<cls>`."""
 
 
 def highly_variable(adata: ad.AnnData) -> np.ndarray:
