@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     Inputs = dict[str, Tensor]
 
 
-class Backbone(ABC):
+class Backbone:
     """An encoder and the way from a sample's values to its vectors, differentiably.
 
     Parameters
@@ -60,32 +59,32 @@ class Backbone(ABC):
         """Widths of what a sample vector is made of, side by side."""
         return [self.model.width]
 
-    @abstractmethod
     def inputs(self, values: Any, external: Mapping[str, Any] | None) -> Inputs:
         """Check values (N, G) and make the tensors that :meth:`vectors` reads."""
+        raise NotImplementedError
 
-    @abstractmethod
     def vectors(self, batch: Inputs, genes: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return sample vectors (n, D), and those of k genes (n, k, D), ``NaN`` where a sample lacks one."""
+        raise NotImplementedError
 
-    @abstractmethod
     def path(self, batch: Inputs, baseline: Tensor) -> tuple[Tensor, Tensor, nn.Module | None]:
         """Return what attributions of one sample run over: its input, that of the baseline, and the layer in between.
 
         The layer, whose output is interpolated, is ``None`` where the input itself can be.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def from_values(self, batch: Inputs, x: Tensor) -> Tensor:
         """Return sample vectors (n, D) of an input of :meth:`path`, the rest being that of ``batch``."""
+        raise NotImplementedError
 
-    @abstractmethod
     def to_genes(self, batch: Inputs, found: Tensor) -> Tensor:
         """Put what was attributed to the input of one sample at the genes of the model, (G,)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def layers(self) -> list[list[nn.Module]]:
         """Return the layers that can be trained from the last one on, in order, with what follows each."""
+        raise NotImplementedError
 
     def targets(self) -> list[str]:
         """Return the names of the projections that low-rank additions go to."""
